@@ -1,0 +1,9 @@
+//! upscope: RTMP in, HLS out.
+//!
+//! ```text
+//! bytes ─rtmp→ messages ─flv→ tags ─remuxer→ tracks, samples ─cmaf→ header, chunks, segments ─hls→ playlists ─server→ files
+//! ```
+
+pub mod action;
+pub mod codec;
+pub mod media;

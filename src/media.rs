@@ -1,0 +1,135 @@
+//! The vocabulary that flows from the remuxer to the packager: tracks, samples and what stands between them.
+//!
+//! All times are in the ticks of a track's [`Timescale`], on one output timeline shared by all tracks of a broadcast.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::codec::Configuration;
+
+/// What a track carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TrackKind {
+    /// Pictures.
+    Video,
+    /// Sound.
+    Audio,
+}
+
+/// Names a track within a broadcast: its kind and the publisher's number for it (0 but for Enhanced RTMP multitrack).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TrackId {
+    /// What the track carries.
+    pub kind: TrackKind,
+    /// The publisher's number for the track, 0 to 255.
+    pub index: u8,
+}
+
+impl TrackId {
+    /// The first video track, the only one outside Enhanced RTMP multitrack.
+    pub const VIDEO: Self = Self { kind: TrackKind::Video, index: 0 };
+    /// The first audio track, the only one outside Enhanced RTMP multitrack.
+    pub const AUDIO: Self = Self { kind: TrackKind::Audio, index: 0 };
+}
+
+impl fmt::Display for TrackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            TrackKind::Video => "video",
+            TrackKind::Audio => "audio",
+        };
+        match self.index {
+            0 => f.write_str(kind),
+            index => write!(f, "{kind}{index}"),
+        }
+    }
+}
+
+/// Ticks a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Timescale(NonZeroU32);
+
+impl Timescale {
+    /// 90 000 ticks a second, which every video track has.
+    pub const VIDEO: Self = Self(NonZeroU32::new(90_000).unwrap());
+
+    /// A timescale of `ticks_per_second`, or `None` for 0.
+    pub const fn new(ticks_per_second: u32) -> Option<Self> {
+        match NonZeroU32::new(ticks_per_second) {
+            Some(ticks) => Some(Self(ticks)),
+            None => None,
+        }
+    }
+
+    /// Ticks a second.
+    pub const fn ticks_per_second(self) -> u32 {
+        self.0.get()
+    }
+
+    /// `ticks` of this timescale in microseconds, rounded to the nearest.
+    pub fn micros(self, ticks: u64) -> u64 {
+        rescale(ticks, self.ticks_per_second(), 1_000_000)
+    }
+
+    /// `micros` microseconds in ticks of this timescale, rounded to the nearest.
+    pub fn ticks(self, micros: u64) -> u64 {
+        rescale(micros, 1_000_000, self.ticks_per_second())
+    }
+}
+
+/// `value` counted in `from` a second, counted in `to` a second, rounded to the nearest.
+fn rescale(value: u64, from: u32, to: u32) -> u64 {
+    let (from, to) = (u128::from(from), u128::from(to));
+    u64::try_from((u128::from(value) * to + from / 2) / from).unwrap_or(u64::MAX)
+}
+
+/// A track as the packager sees it: one codec configuration at one timescale. A new configuration is a new `Track`
+/// with the same id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Track {
+    /// Which track of the broadcast.
+    pub id: TrackId,
+    /// Ticks a second of its samples: 90 000 for video, the sample rate for audio.
+    pub timescale: Timescale,
+    /// The decoder's configuration.
+    pub configuration: Configuration,
+}
+
+/// One coded picture or audio frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// Decode time in ticks, on the broadcast's output timeline.
+    pub decode_time: u64,
+    /// Presentation time minus decode time, in ticks; may be negative.
+    pub composition_offset: i32,
+    /// Ticks to the next sample of the track; never 0.
+    pub duration: u32,
+    /// Decoding can start here.
+    pub is_sync: bool,
+    /// The coded bytes, a slice of what was received.
+    pub data: Bytes,
+}
+
+impl Sample {
+    /// Presentation time in ticks.
+    pub fn presentation_time(&self) -> u64 {
+        self.decode_time.saturating_add_signed(i64::from(self.composition_offset))
+    }
+
+    /// Decode time of the sample after this one, in ticks.
+    pub fn end_time(&self) -> u64 {
+        self.decode_time + u64::from(self.duration)
+    }
+}
+
+/// When something was received, on both clocks. The core reads no clock; whoever hands it input says when it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Moment {
+    /// Since an arbitrary start, never going back: what waiting is measured by.
+    pub monotonic: Duration,
+    /// Since 1970-01-01T00:00:00Z, may jump: what people are told (`EXT-X-PROGRAM-DATE-TIME`).
+    pub unix: Duration,
+}
