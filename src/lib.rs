@@ -6,4 +6,6 @@
 
 pub mod action;
 pub mod codec;
+pub mod flv;
+pub mod isobmff;
 pub mod media;
