@@ -5,5 +5,6 @@
 //! ```
 
 pub mod action;
+pub mod amf0;
 pub mod codec;
 pub mod media;
