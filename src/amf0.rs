@@ -20,7 +20,7 @@ pub enum Value {
     /// §2.4 String and §2.14 Long String.
     String(String),
     /// §2.5 Object.
-    Object(Vec<(String, Value)>),
+    Object(Vec<(String, Self)>),
     /// §2.7 null.
     Null,
     /// §2.8 undefined.
@@ -28,9 +28,9 @@ pub enum Value {
     /// §2.9 Reference: the index of an object that came before. Left unresolved: references can only make things grow.
     Reference(u16),
     /// §2.10 ECMA Array, in practice an object.
-    EcmaArray(Vec<(String, Value)>),
+    EcmaArray(Vec<(String, Self)>),
     /// §2.12 Strict Array.
-    StrictArray(Vec<Value>),
+    StrictArray(Vec<Self>),
     /// §2.13 Date, in milliseconds since 1970 (the time zone is reserved and not kept).
     Date(f64),
     /// §2.15 Unsupported: the sender had something that AMF0 cannot say.
@@ -42,7 +42,7 @@ pub enum Value {
         /// The class that the sender registered.
         class: String,
         /// Its properties.
-        properties: Vec<(String, Value)>,
+        properties: Vec<(String, Self)>,
     },
 }
 
