@@ -5,6 +5,7 @@
 //! ```
 
 pub mod action;
+pub mod amf0;
 pub mod codec;
 pub mod flv;
 pub mod isobmff;
