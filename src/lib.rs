@@ -8,3 +8,4 @@ pub mod action;
 pub mod amf0;
 pub mod codec;
 pub mod media;
+pub mod rtmp;
