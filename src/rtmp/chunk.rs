@@ -75,14 +75,20 @@ impl ChunkReader {
                 self.begin_chunk(&header)?;
             }
             // A message without payload is whole with its header.
-            let (now, rest) = input.split_at(input.len().min(self.chunk_left));
-            *input = rest;
-            if let Some(message) = self.take_payload(now)?
+            let now = self.carry.pop(self.chunk_left);
+            let whole = if now.length > 0 {
+                self.take_payload(&now.bytes[..now.length])?
+            } else {
+                let (now, rest) = input.split_at(input.len().min(self.chunk_left));
+                *input = rest;
+                self.take_payload(now)?
+            };
+            if let Some(message) = whole
                 && let Some(message) = self.obey(message)?
             {
                 return Ok(Some(message));
             }
-            if self.chunk_left > 0 {
+            if self.chunk_left > 0 && input.is_empty() {
                 return Ok(None);
             }
         }
@@ -107,9 +113,10 @@ impl ChunkReader {
             *input = &input[added..];
             return Ok(None);
         };
-        // What was carried was no whole header, so this one ends behind it.
-        self.carry.length = 0;
         self.position += header.size as u64;
+        // Behind the header only what was carried stays, and there is some only where a repeated time was looked for.
+        self.carry.length = carried;
+        self.carry.pop(header.size);
         *input = &input[header.size.saturating_sub(carried)..];
         Ok(Some(header))
     }
@@ -333,7 +340,7 @@ struct MessageHeader {
     stream_id: u32,
 }
 
-/// The start of a header that an input cut in two.
+/// What could not be read yet: the start of a header that an input cut in two.
 #[derive(Debug, Default)]
 struct Carry {
     bytes: [u8; LONGEST_HEADER],
@@ -348,6 +355,17 @@ impl Carry {
         free[..added].copy_from_slice(&input[..added]);
         self.length += added;
         added
+    }
+
+    /// Takes up to `length` bytes from the start.
+    fn pop(&mut self, length: usize) -> Self {
+        let mut popped = Self::default();
+        if self.length > 0 {
+            popped.push(&self.bytes[..length.min(self.length)]);
+            self.bytes.copy_within(popped.length..self.length, 0);
+            self.length -= popped.length;
+        }
+        popped
     }
 }
 
@@ -371,3 +389,421 @@ const EXTENDED_TIME: u32 = 0xFF_FFFF;
 const EXTENDED_TIME_BYTES: usize = 4;
 /// Basic header, message header, extended timestamp.
 const LONGEST_HEADER: usize = 3 + 11 + EXTENDED_TIME_BYTES;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, VecDeque};
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use rml_rtmp::chunk_io::ChunkSerializer;
+    use rml_rtmp::messages::MessagePayload;
+    use rml_rtmp::time::RtmpTimestamp;
+
+    use super::*;
+
+    /// What a message is to the one who sends it.
+    #[derive(Debug, Clone, PartialEq)]
+    struct Sent {
+        chunk_stream_id: u32,
+        timestamp: u32,
+        type_id: u8,
+        stream_id: u32,
+        payload: Vec<u8>,
+    }
+
+    impl Sent {
+        fn audio(chunk_stream_id: u32, timestamp: u32, payload: &[u8]) -> Self {
+            Self { chunk_stream_id, timestamp, type_id: type_id::AUDIO, stream_id: 1, payload: payload.to_vec() }
+        }
+    }
+
+    /// Sends messages with the smallest headers that are legal.
+    struct Writer {
+        chunk_bytes: usize,
+        repeats_extended_time: bool,
+        /// Chunk stream id: the message before and its time field.
+        before: HashMap<u32, (Sent, u32)>,
+    }
+
+    impl Writer {
+        fn new() -> Self {
+            Self { chunk_bytes: DEFAULT_CHUNK_BYTES, repeats_extended_time: true, before: HashMap::new() }
+        }
+
+        fn chunks(&mut self, sent: &Sent) -> VecDeque<Vec<u8>> {
+            let before = self.before.get(&sent.chunk_stream_id);
+            let (format, time) = match before {
+                Some((before, field)) if before.stream_id == sent.stream_id => {
+                    let delta = sent.timestamp.wrapping_sub(before.timestamp);
+                    if (before.type_id, before.payload.len()) != (sent.type_id, sent.payload.len()) {
+                        (1, delta)
+                    } else if *field != delta {
+                        (2, delta)
+                    } else {
+                        (3, delta)
+                    }
+                }
+                _ => (0, sent.timestamp),
+            };
+            let extended = if time >= EXTENDED_TIME { time.to_be_bytes().to_vec() } else { vec![] };
+            let mut header = basic_header(format, sent.chunk_stream_id);
+            if format < 3 {
+                header.extend(&time.min(EXTENDED_TIME).to_be_bytes()[1..]);
+            }
+            if format < 2 {
+                header.extend(&u32::try_from(sent.payload.len()).unwrap().to_be_bytes()[1..]);
+                header.push(sent.type_id);
+            }
+            if format == 0 {
+                header.extend(sent.stream_id.to_le_bytes());
+            }
+            if format < 3 || self.repeats_extended_time {
+                header.extend(&extended);
+            }
+            self.before.insert(sent.chunk_stream_id, (sent.clone(), time));
+            let mut pieces = sent.payload.chunks(self.chunk_bytes);
+            let mut chunks = VecDeque::from([[&header, pieces.next().unwrap_or_default()].concat()]);
+            for piece in pieces {
+                let mut chunk = basic_header(3, sent.chunk_stream_id);
+                if self.repeats_extended_time {
+                    chunk.extend(&extended);
+                }
+                chunk.extend(piece);
+                chunks.push_back(chunk);
+            }
+            chunks
+        }
+
+        fn message(&mut self, sent: &Sent) -> Vec<u8> {
+            self.chunks(sent).into_iter().flatten().collect()
+        }
+
+        fn set_chunk_size(&mut self, size: u32) -> Vec<u8> {
+            let payload = size.to_be_bytes().to_vec();
+            let bytes =
+                self.message(&Sent { type_id: type_id::SET_CHUNK_SIZE, stream_id: 0, ..Sent::audio(2, 0, &payload) });
+            self.chunk_bytes = usize::try_from(size & 0x7fff_ffff).unwrap();
+            bytes
+        }
+    }
+
+    fn basic_header(format: u8, chunk_stream_id: u32) -> Vec<u8> {
+        let format = format << 6;
+        match chunk_stream_id {
+            2..64 => vec![format | u8::try_from(chunk_stream_id).unwrap()],
+            64..320 => vec![format, u8::try_from(chunk_stream_id - 64).unwrap()],
+            _ => {
+                let [low, high] = u16::try_from(chunk_stream_id - 64).unwrap().to_le_bytes();
+                vec![format | 1, low, high]
+            }
+        }
+    }
+
+    fn read_all(reader: &mut ChunkReader, mut input: &[u8]) -> Result<Vec<RawMessage>, Error> {
+        let mut messages = Vec::new();
+        while let Some(message) = reader.read(&mut input)? {
+            messages.push(message);
+        }
+        assert!(input.is_empty());
+        Ok(messages)
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<(u32, Vec<u8>)>, Error> {
+        let messages = read_all(&mut ChunkReader::new(0), bytes)?;
+        Ok(messages.into_iter().map(|message| (message.timestamp, message.body.to_vec())).collect())
+    }
+
+    #[test]
+    fn a_large_type_0_time_is_extended_with_and_without_repetition() {
+        for repeats_extended_time in [true, false] {
+            let mut writer = Writer { repeats_extended_time, ..Writer::new() };
+            let payload = vec![7; 300];
+            let bytes = [
+                writer.message(&Sent::audio(4, 0x00FF_FFFF, &payload)),
+                writer.message(&Sent::audio(4, 0x0100_0010, &payload)),
+            ];
+            let expected = [(0x00FF_FFFF, payload.clone()), (0x0100_0010, payload)];
+            assert_eq!(read(&bytes.concat()).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_delta_may_be_extended_although_it_is_small() {
+        let bytes = [
+            &[4, 0, 0, 5, 0, 0, 1, 8, 1, 0, 0, 0, b'a'][..],
+            &[0x84, 0xff, 0xff, 0xff, 0, 0, 0, 20, b'b'],
+            &[0xc4, 0, 0, 0, 20, b'c'],
+            &[0xc4, b'd'],
+            &[0x84, 0, 0, 1, b'e'],
+        ];
+        let expected = [(5, b"a"), (25, b"b"), (45, b"c"), (65, b"d"), (66, b"e")].map(|(t, p)| (t, p.to_vec()));
+        assert_eq!(read(&bytes.concat()).unwrap(), expected);
+    }
+
+    #[test]
+    fn type_3_after_type_0_adds_its_time_once_more() {
+        let bytes = [&[4, 0, 0, 5, 0, 0, 1, 8, 1, 0, 0, 0, b'a'][..], &[0xc4, b'b'], &[0xc4, b'c']].concat();
+        assert_eq!(read(&bytes).unwrap().iter().map(|(time, _)| *time).collect::<Vec<_>>(), [5, 10, 15]);
+    }
+
+    #[test]
+    fn messages_without_payload_are_messages() {
+        let mut writer = Writer::new();
+        let bytes = [0, 10, 20, 30].map(|time| writer.message(&Sent::audio(4, time, &[])));
+        let expected = [0, 10, 20, 30].map(|time| (time, vec![]));
+        assert_eq!(read(&bytes.concat()).unwrap(), expected);
+    }
+
+    #[test]
+    fn abort_drops_the_unfinished_message_of_its_chunk_stream() {
+        let mut writer = Writer::new();
+        let mut cut = writer.chunks(&Sent::audio(4, 1, &[1; 300]));
+        cut.pop_back();
+        let abort = Sent { type_id: type_id::ABORT, stream_id: 0, ..Sent::audio(2, 0, &[0, 0, 0, 4]) };
+        let abort_unknown = Sent { payload: vec![0, 0, 0, 99], ..abort.clone() };
+        let bytes = [
+            cut.into_iter().flatten().collect(),
+            writer.message(&abort),
+            writer.message(&abort_unknown),
+            writer.message(&Sent::audio(4, 2, &[2; 300])),
+        ];
+        let mut reader = ChunkReader::new(0);
+        let messages = read_all(&mut reader, &bytes.concat()).unwrap();
+        assert_eq!(messages.len(), 1);
+        assert_eq!((messages[0].timestamp, &messages[0].body[..]), (2, &[2; 300][..]));
+        assert_eq!((reader.abandoned(), reader.unfinished_bytes()), (1, 0));
+    }
+
+    #[test]
+    fn a_new_header_within_a_message_begins_anew() {
+        let mut writer = Writer::new();
+        let cut = writer.chunks(&Sent::audio(4, 1, &[1; 300])).pop_front().unwrap();
+        let bytes = [cut, Writer::new().message(&Sent::audio(4, 9, b"new"))].concat();
+        let mut reader = ChunkReader::new(0);
+        let messages = read_all(&mut reader, &bytes).unwrap();
+        assert_eq!(messages.iter().map(|m| (m.timestamp, &m.body[..])).collect::<Vec<_>>(), [(9, &b"new"[..])]);
+        assert_eq!((reader.abandoned(), reader.unfinished_bytes()), (1, 0));
+    }
+
+    #[test]
+    fn any_chunk_size_but_0_is_taken() {
+        let payload = vec![5; 70_000];
+        for size in [1, 2, 65_536, 0xFF_FFFF, 0x0100_0000, 0x7FFF_FFFF] {
+            let mut writer = Writer::new();
+            let bytes = [writer.set_chunk_size(size), writer.message(&Sent::audio(4, 1, &payload))].concat();
+            assert_eq!(read(&bytes).unwrap(), [(1, payload.clone())], "{size}");
+        }
+        // The first bit means nothing.
+        for size in [0, 0x8000_0000] {
+            let bytes = Writer::new().set_chunk_size(size);
+            let at = bytes.len() as u64;
+            assert_eq!(read(&bytes), Err(Error::Protocol { at, violation: Violation::ZeroChunkSize }));
+        }
+    }
+
+    #[test]
+    fn a_header_that_leans_on_nothing_is_an_error() {
+        for format in [2, 3] {
+            let violation = Violation::NoHeaderBefore { chunk_stream_id: 5, format };
+            assert_eq!(read(&[format << 6 | 5, 0, 0, 0, 0]), Err(Error::Protocol { at: 0, violation }));
+        }
+        let type_1 = [0x45, 0, 0, 7, 0, 0, 1, 8, b'a'];
+        assert_eq!(read(&type_1).unwrap(), [(7, b"a".to_vec())]);
+    }
+
+    #[test]
+    fn short_control_messages_are_errors() {
+        for type_id in [type_id::SET_CHUNK_SIZE, type_id::ABORT] {
+            let bytes = Writer::new().message(&Sent { type_id, ..Sent::audio(2, 0, &[0, 0, 1]) });
+            let violation = Violation::ShortControlMessage { type_id };
+            assert_eq!(read(&bytes), Err(Error::Protocol { at: bytes.len() as u64, violation }));
+        }
+    }
+
+    #[test]
+    fn chunk_streams_and_message_lengths_are_limited() {
+        let mut writer = Writer::new();
+        let bytes: Vec<_> = (0..33).flat_map(|id| writer.message(&Sent::audio(3 + id, 0, b"a"))).collect();
+        let error = read(&bytes).unwrap_err();
+        assert!(error.to_string().ends_with("at most 32 chunk streams"), "{error}");
+
+        let mut reader = ChunkReader::new(0);
+        let too_long = [4, 0, 0, 0, 0x80, 0, 1, 9, 1, 0, 0, 0];
+        let error = read_all(&mut reader, &too_long).unwrap_err();
+        assert_eq!(error, Error::Limit { at: 12, what: "bytes in a message", limit: 8 << 20 });
+    }
+
+    #[test]
+    fn what_unfinished_messages_hold_is_limited_in_all() {
+        let mut reader = ChunkReader::new(0);
+        read_all(&mut reader, &Writer::new().set_chunk_size(0xFF_FFFF)).unwrap();
+        let piece = vec![0; 5 << 20];
+        // 8 MiB announced on each of two chunk streams, 5 MiB sent on each.
+        read_all(&mut reader, &[4, 0, 0, 0, 0x80, 0, 0, 9, 1, 0, 0, 0]).unwrap();
+        read_all(&mut reader, &piece).unwrap();
+        assert_eq!(reader.unfinished_bytes(), 5 << 20);
+        read_all(&mut reader, &vec![0; 3 << 20]).unwrap();
+        assert_eq!(reader.unfinished_bytes(), 0);
+
+        let mut writer = Writer { chunk_bytes: 5 << 20, ..Writer::new() };
+        let mut reader = ChunkReader::new(0);
+        read_all(&mut reader, &Writer::new().set_chunk_size(5 << 20)).unwrap();
+        for chunk_stream_id in [4, 5] {
+            let sent = Sent::audio(chunk_stream_id, 0, &vec![0; 8 << 20]);
+            let result = read_all(&mut reader, &writer.chunks(&sent)[0]);
+            assert_eq!(result.is_err(), chunk_stream_id == 5);
+        }
+    }
+
+    fn any_sent() -> impl Strategy<Value = Sent> {
+        // Not 319: a header that starts 00 ff ff ff ff cannot be told from a repeated time of 2^24 - 1.
+        let chunk_stream_id = prop_oneof![Just(3u32), Just(4), Just(63), Just(64), Just(318), Just(320), Just(65_599)];
+        let timestamp =
+            prop_oneof![0u32..100, Just(40), 0x00FF_FFF0u32..0x0100_0010, any::<u32>(), 0xFFFF_FFF0u32..=0xFFFF_FFFF];
+        let type_id = prop_oneof![Just(type_id::AUDIO), Just(type_id::VIDEO), Just(type_id::COMMAND_AMF0)];
+        let payload = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..10),
+            prop::collection::vec(any::<u8>(), 120..140),
+            prop::collection::vec(any::<u8>(), 0..2000)
+        ];
+        (chunk_stream_id, timestamp, type_id, 0u32..2, payload).prop_map(
+            |(chunk_stream_id, timestamp, type_id, stream_id, payload)| Sent {
+                chunk_stream_id,
+                timestamp,
+                type_id,
+                stream_id,
+                payload,
+            },
+        )
+    }
+
+    /// The chunks of all messages, interleaved; and the messages in the order in which they become whole.
+    fn interleave(writer: &mut Writer, all: Vec<Sent>, order: &[Index]) -> (Vec<u8>, Vec<Sent>) {
+        let mut queues: Vec<(u32, VecDeque<Sent>)> = Vec::new();
+        for sent in all {
+            match queues.iter_mut().find(|(id, _)| *id == sent.chunk_stream_id) {
+                Some((_, queue)) => queue.push_back(sent),
+                None => queues.push((sent.chunk_stream_id, VecDeque::from([sent]))),
+            }
+        }
+        let mut unfinished: HashMap<u32, VecDeque<Vec<u8>>> = HashMap::new();
+        let (mut bytes, mut whole) = (Vec::new(), Vec::new());
+        let mut order = order.iter().cycle();
+        while !queues.is_empty() {
+            let at = order.next().unwrap().index(queues.len());
+            let (id, queue) = &mut queues[at];
+            let chunks = unfinished.entry(*id).or_default();
+            if chunks.is_empty() {
+                *chunks = writer.chunks(&queue[0]);
+            }
+            bytes.extend(chunks.pop_front().unwrap());
+            if chunks.is_empty() {
+                whole.extend(queue.pop_front());
+                if queue.is_empty() {
+                    queues.remove(at);
+                }
+            }
+        }
+        (bytes, whole)
+    }
+
+    fn cut(bytes: &[u8], cuts: &[Index]) -> Vec<Vec<u8>> {
+        let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).chain([bytes.len()]).collect();
+        ends.sort_unstable();
+        let mut start = 0;
+        ends.into_iter().map(|end| bytes[std::mem::replace(&mut start, end)..end].to_vec()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sent_is_read_however_it_is_chunked_interleaved_and_cut(
+            all in prop::collection::vec(any_sent(), 1..20),
+            order in prop::collection::vec(any::<Index>(), 1..50),
+            cuts in prop::collection::vec(any::<Index>(), 0..40),
+            chunk_bytes in prop_oneof![1u32..10, Just(128), 100u32..3000],
+            repeats_extended_time: bool,
+            takes_blocks: bool,
+        ) {
+            let mut writer = Writer { repeats_extended_time, ..Writer::new() };
+            let mut bytes = writer.set_chunk_size(chunk_bytes);
+            let (chunks, mut whole) = interleave(&mut writer, all, &order);
+            bytes.extend(chunks);
+            // A reader may have to look beyond a message to know whether its times repeat.
+            let last = Sent::audio(5, 0, b"the end");
+            bytes.extend(writer.message(&last));
+            whole.push(last);
+
+            let mut reader = ChunkReader::new(0);
+            reader.assembly.takes_blocks = takes_blocks;
+            let mut read = Vec::new();
+            for piece in cut(&bytes, &cuts) {
+                read.extend(read_all(&mut reader, &piece).unwrap());
+            }
+            prop_assert_eq!(read.len(), whole.len());
+            for (read, sent) in read.iter().zip(&whole) {
+                prop_assert_eq!(
+                    (read.type_id, read.timestamp, read.stream_id, &read.body[..]),
+                    (sent.type_id, sent.timestamp, sent.stream_id, &sent.payload[..])
+                );
+            }
+            prop_assert_eq!(reader.position, bytes.len() as u64);
+            prop_assert_eq!(reader.unfinished_bytes, 0);
+
+            let mut reader = ChunkReader::new(0);
+            let one_by_one: Result<Vec<_>, _> = bytes.iter().map(|byte| read_all(&mut reader, &[*byte])).collect();
+            prop_assert_eq!(one_by_one.unwrap().concat(), read);
+        }
+
+        #[test]
+        fn what_another_serializer_writes_is_read(
+            all in prop::collection::vec(any_sent(), 1..20),
+            chunk_bytes in 1u32..3000,
+        ) {
+            let mut serializer = ChunkSerializer::new();
+            let mut bytes = serializer.set_max_chunk_size(chunk_bytes, RtmpTimestamp::new(0)).unwrap().bytes;
+            let mut timestamp = 0;
+            let mut expected = Vec::new();
+            // It sends nothing for an empty message, and its clock does not go back.
+            for sent in all.into_iter().filter(|sent| !sent.payload.is_empty()) {
+                timestamp += sent.timestamp % 0x0200_0000;
+                let data = Bytes::from(sent.payload);
+                expected.push((sent.type_id, timestamp, sent.stream_id, data.clone()));
+                let payload = MessagePayload {
+                    timestamp: RtmpTimestamp::new(timestamp),
+                    type_id: sent.type_id,
+                    message_stream_id: sent.stream_id,
+                    data,
+                };
+                bytes.extend(serializer.serialize(&payload, false, false).unwrap().bytes);
+            }
+            let read = read_all(&mut ChunkReader::new(0), &bytes).unwrap();
+            let read: Vec<_> = read.into_iter().map(|m| (m.type_id, m.timestamp, m.stream_id, m.body)).collect();
+            prop_assert_eq!(read, expected);
+        }
+
+        #[test]
+        fn no_input_panics_and_any_cut_reads_the_same(
+            bytes in prop::collection::vec(prop_oneof![4 => any::<u8>(), 1 => Just(0xffu8), 2 => Just(0u8), 2 => Just(0xc4u8), 1 => Just(4u8)], 0..600),
+            cuts in prop::collection::vec(any::<Index>(), 0..20),
+        ) {
+            let read_cut = |pieces: Vec<Vec<u8>>| {
+                let mut reader = ChunkReader::new(0);
+                let mut messages = Vec::new();
+                for piece in pieces {
+                    let mut input = &piece[..];
+                    loop {
+                        match reader.read(&mut input) {
+                            Ok(Some(message)) => messages.push(message),
+                            Ok(None) => break,
+                            Err(error) => return (messages, Some(error)),
+                        }
+                    }
+                }
+                (messages, None)
+            };
+            prop_assert_eq!(read_cut(vec![bytes.clone()]), read_cut(cut(&bytes, &cuts)));
+        }
+    }
+}
