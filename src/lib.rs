@@ -7,4 +7,6 @@
 pub mod action;
 pub mod amf0;
 pub mod codec;
+pub mod flv;
+pub mod isobmff;
 pub mod media;
