@@ -8,6 +8,7 @@ pub mod action;
 pub mod amf0;
 pub mod cmaf;
 pub mod codec;
+pub mod config;
 pub mod flv;
 pub mod hls;
 pub mod isobmff;
@@ -15,3 +16,5 @@ pub mod media;
 pub mod packager;
 pub mod remuxer;
 pub mod rtmp;
+#[expect(clippy::disallowed_methods, reason = "the shell: the only folder that touches the world")]
+pub mod server;
