@@ -36,7 +36,8 @@ use self::broadcast::Broadcast;
 use self::clock::Clock;
 use self::registry::Registry;
 use self::store::{DiskStore, MakeStore};
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::hls;
 use crate::packager::Settings;
 
 /// Listens, and knows its addresses; [`run`](Self::run) makes it work.
@@ -107,17 +108,7 @@ impl Server {
         }
 
         let (stopper, stop_word) = stop::stop();
-        let make_store: Arc<MakeStore> = {
-            let out = Arc::clone(&self.out);
-            Arc::new(move || Box::new(DiskStore::new(Arc::clone(&out))))
-        };
-        let context = Arc::new(Context {
-            clock: Clock::start(),
-            registry: Registry::new(),
-            make_store,
-            settings: self.settings,
-            grace: self.grace,
-        });
+        let context = Arc::new(Context::new(Arc::clone(&self.out), self.settings, self.grace));
         // Viewers find everything on the disk after the stop too: nobody waits for their connections.
         let _viewers = self.http.map(|http| AbortOnDrop::spawn(http::serve(http, self.out, Arc::clone(&context))));
         let broadcasters = listener::serve(self.rtmp, context, stop_word);
@@ -144,6 +135,19 @@ struct Context {
     grace: Duration,
 }
 
+impl Context {
+    /// For publishers who write below `out`.
+    fn new(out: Arc<Path>, settings: Settings, grace: Duration) -> Self {
+        Self {
+            clock: Clock::start(),
+            registry: Registry::new(),
+            make_store: Arc::new(move || Box::new(DiskStore::new(Arc::clone(&out)))),
+            settings,
+            grace,
+        }
+    }
+}
+
 /// A task that ends with its handle.
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
@@ -161,14 +165,24 @@ impl Drop for AbortOnDrop {
 
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
-        use crate::{config, packager};
         Self {
             segment: config.segment.0,
             window: match config.window {
-                config::Window::Segments(count) => packager::Window::Segments(count),
-                config::Window::Time(time) => packager::Window::Time(time),
+                config::Window::Segments(count) => hls::Window::Segments(count),
+                config::Window::Time(time) => hls::Window::Lasting(time),
             },
             track_wait: config.track_wait.0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What publishers share, with the default settings.
+    pub(super) fn context(out: &Path) -> Context {
+        let config = Config::resolve(&config::Given::default()).unwrap();
+        Context::new(out.into(), Settings::from(&config), config.grace.0)
     }
 }
