@@ -27,7 +27,7 @@ pub(crate) struct SourceTrack {
     pub(crate) configurations: usize,
     /// Inter frames before the first key frame.
     pub(crate) before_first_key: usize,
-    /// Messages with NAL units, but none of a picture.
+    /// Messages without a NAL unit of a picture.
     pub(crate) without_slice: usize,
     configuration: Option<Vec<u8>>,
     nal_length_bytes: usize,
@@ -142,7 +142,7 @@ fn video(tracks: &mut BTreeMap<u8, SourceTrack>, timestamp: u32, payload: &[u8])
         1 => {
             let has_slice = |nal: &&[u8]| matches!(nal[0] & 31, 1 | 2 | 5);
             if codec == 7 && !nal_units(body, track.nal_length_bytes.max(1)).iter().any(has_slice) {
-                track.without_slice += usize::from(!body.is_empty());
+                track.without_slice += 1;
                 return;
             }
             track.picture(timestamp, signed24(&payload[2..]), frame == 1, body);
