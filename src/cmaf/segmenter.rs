@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use crate::media::{Cause, Epoch, Item, Sample, Track, TrackId, TrackKind};
 
+use super::Output;
 use super::cadence::{Cadence, Candidate};
 use super::rendition::{Queued, Rendition};
-use super::Output;
 
 /// How much longer than ever before a track may lag behind the others before its segments become gaps, in microseconds.
 const PATIENCE_US: u64 = 6_000_000;

@@ -65,6 +65,14 @@ impl Configuration {
         }
     }
 
+    /// Audio samples in each coded frame, as decoded.
+    pub fn samples_per_frame(&self) -> Option<u32> {
+        match self {
+            Self::Avc(_) => None,
+            Self::Aac(aac) => Some(aac.samples_per_frame()),
+        }
+    }
+
     /// Audio channels, as decoded.
     pub fn channels(&self) -> Option<u8> {
         match self {

@@ -120,7 +120,11 @@ impl Multivariant {
         }
         Self {
             variants: videos.iter().map(|video| variant(video, &audios)).collect(),
-            alternatives: audios.iter().enumerate().map(|(position, audio)| alternative(audio, position == 0)).collect(),
+            alternatives: audios
+                .iter()
+                .enumerate()
+                .map(|(position, audio)| alternative(audio, position == 0))
+                .collect(),
         }
     }
 
