@@ -14,3 +14,4 @@ pub mod isobmff;
 pub mod media;
 pub mod packager;
 pub mod remuxer;
+pub mod rtmp;
