@@ -64,9 +64,9 @@ impl Job {
 
 fn command() -> Command {
     let about = "RTMP in, HLS out: what a broadcaster pushes becomes CMAF/fMP4 HLS in a folder.";
-    let inspect = Command::new("inspect")
-        .about("Check an HLS folder or file, and say what is in it")
-        .arg(Arg::new("path").value_name("PATH").help("A playlist, a folder with one, or an fMP4 file.").required(true));
+    let inspect = Command::new("inspect").about("Check an HLS folder or file, and say what is in it").arg(
+        Arg::new("path").value_name("PATH").help("A playlist, a folder with one, or an fMP4 file.").required(true),
+    );
     Command::new("upscope")
         .version(env!("CARGO_PKG_VERSION"))
         .about(about)
