@@ -6,4 +6,5 @@
 
 pub mod action;
 pub mod codec;
+pub mod inspect;
 pub mod media;
