@@ -8,7 +8,7 @@ use super::finding::{Findings, Rule};
 use super::multivariant::{Alternative, Multivariant, Variant};
 use super::rendition::Rendition;
 use super::rendition_rules;
-use super::segment;
+use super::segment::{self, SegmentMedia};
 use super::text::{difference, seconds};
 
 /// A broadcast as found.
@@ -52,8 +52,10 @@ impl Broadcast {
             rendition.read_media(findings);
         }
         let claims_independent_segments = self.multivariant.as_ref().is_some_and(|m| m.claims_independent_segments);
+        // A rendition that joined late starts with a later number.
+        let has_rolled = self.renditions.iter().all(|rendition| rendition.playlist.media_sequence > 0);
         for rendition in &self.renditions {
-            rendition_rules::judge(rendition, claims_independent_segments, findings);
+            rendition_rules::judge(rendition, claims_independent_segments, has_rolled, findings);
         }
         if let Some((first, others)) = self.renditions.split_first() {
             for other in others {
@@ -210,12 +212,15 @@ fn compare(one: &Rendition, other: &Rendition, findings: &mut Findings) {
         fault(format!("TARGETDURATION is {}, not {}", b.target_duration, a.target_duration));
     }
     let (Some(a_last), Some(b_last)) = (a.segments.last(), b.segments.last()) else { return };
-    // The playlists of a live broadcast are written one after the other.
-    let slack = if a.has_ended && b.has_ended { 0 } else { 1 };
-    if a.media_sequence.abs_diff(b.media_sequence) > slack {
-        fault(format!("starts with segment {}, not {}", b.media_sequence, a.media_sequence));
+    if a.media_sequence != b.media_sequence && a.has_ended && b.has_ended {
+        let message = format!("starts with segment {}, {} with {}", b.media_sequence, one.name, a.media_sequence);
+        findings.note(Rule::Renditions, &other.name, message);
     }
-    if a_last.number.abs_diff(b_last.number) > slack {
+    let mut fault = |message: String| {
+        findings.fault(Rule::Renditions, &other.name, format!("{message} ({} is compared)", one.name));
+    };
+    // The playlists of a live broadcast are written one after the other.
+    if !(a.has_ended || b.has_ended) && a_last.number.abs_diff(b_last.number) > 1 {
         fault(format!("ends with segment {}, not {}", b_last.number, a_last.number));
     }
 
@@ -247,10 +252,19 @@ fn compare(one: &Rendition, other: &Rendition, findings: &mut Findings) {
     }
 
     let tolerance = one.frame_micros().max(other.frame_micros()) + DATE_TOLERANCE_MICROS;
-    let (mine, theirs) = (date_mapping(one), date_mapping(other));
-    for (number, offset) in mine {
-        let Some(twin) = theirs.get(&number) else { continue };
-        let apart = twin.saturating_sub(offset);
+    // A date is that of the first sample of a segment: the first decoded or the first seen, says no standard.
+    let mappings = |rendition| {
+        [
+            date_mapping(rendition, SegmentMedia::presentation_time),
+            date_mapping(rendition, |media| media.earliest_presentation_time),
+        ]
+    };
+    let ([decoded, seen], [their_decoded, their_seen]) = (mappings(one), mappings(other));
+    for (number, offset) in decoded {
+        let apart = |mine: Option<&i64>, theirs: Option<&i64>| Some(theirs?.saturating_sub(*mine?));
+        let decoded = apart(Some(&offset), their_decoded.get(&number));
+        let seen = apart(seen.get(&number), their_seen.get(&number));
+        let Some(apart) = decoded.into_iter().chain(seen).min_by_key(|apart| apart.unsigned_abs()) else { continue };
         if apart.unsigned_abs() > tolerance {
             let message = format!("maps dates to media {} differently, discontinuity number {number}", seconds(apart));
             fault(message);
@@ -267,11 +281,11 @@ fn compare(one: &Rendition, other: &Rendition, findings: &mut Findings) {
 }
 
 /// The date of media time 0 for each discontinuity number: what most segments say.
-fn date_mapping(rendition: &Rendition) -> BTreeMap<u64, i64> {
+fn date_mapping(rendition: &Rendition, start: fn(&SegmentMedia) -> Option<u64>) -> BTreeMap<u64, i64> {
     let mut offsets: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
     for (segment, media) in rendition.segments() {
         if let (Some(date), Some(media)) = (segment.date_time, media)
-            && let Some(time) = media.presentation_time
+            && let Some(time) = start(media)
         {
             let time = difference(segment::micros(time, media.timescale), 0);
             offsets.entry(segment.discontinuity_number).or_default().push(date.saturating_sub(time));

@@ -8,11 +8,19 @@ use super::rendition::Rendition;
 use super::segment::{self, SegmentMedia};
 use super::text::{difference, seconds};
 
-/// Judges a rendition. `claims_independent_segments`: the multivariant playlist claims it for all.
-pub(super) fn judge(rendition: &Rendition, claims_independent_segments: bool, findings: &mut Findings) {
+/// Judges a rendition. `claims_independent_segments`: the multivariant playlist claims it for all. `has_rolled`: segments
+/// have been removed from the broadcast's playlists.
+pub(super) fn judge(
+    rendition: &Rendition,
+    claims_independent_segments: bool,
+    has_rolled: bool,
+    findings: &mut Findings,
+) {
     let mut judge = Judge { rendition, name: &rendition.name, findings };
     judge.kind_of_playlist();
-    judge.window();
+    if has_rolled && !rendition.playlist.has_ended {
+        judge.window();
+    }
     judge.maps();
     judge.names();
     judge.durations();
@@ -50,12 +58,9 @@ impl<'a> Judge<'a, '_> {
         }
     }
 
-    /// Only once something was removed can the window be too small.
+    /// A window is too small only once something was removed.
     fn window(&mut self) {
         let playlist = &self.rendition.playlist;
-        if playlist.has_ended || playlist.media_sequence == 0 {
-            return;
-        }
         let least = playlist.target_duration.saturating_mul(3_000_000);
         if playlist.micros() < least {
             let (has, least) = (seconds(difference(playlist.micros(), 0)), seconds(difference(least, 0)));
@@ -185,25 +190,30 @@ impl<'a> Judge<'a, '_> {
             return;
         }
         let tolerance = self.rendition.frame_micros() + DATE_TOLERANCE_MICROS;
-        // The date at which the next segment should begin.
-        let mut expected: Option<i64> = None;
+        // The segment before, and the date at which it ends.
+        let mut before: Option<(i64, Option<&SegmentMedia>)> = None;
         for (number, (segment, media)) in self.rendition.segments().enumerate() {
             let place = self.rendition.segment_name(segment);
             if segment.date_time.is_none() && (number == 0 || segment.is_discontinuity) {
                 let why = if number == 0 { "the first segment" } else { "after a discontinuity" };
                 self.findings.fault(Rule::ProgramDateTime, &place, format!("no EXT-X-PROGRAM-DATE-TIME, {why}"));
             }
-            if let (Some(expected), Some(date), false) = (expected, segment.date_time, segment.is_discontinuity) {
-                let off = date.saturating_sub(expected);
-                if off.unsigned_abs() > tolerance {
+            if segment.is_discontinuity {
+                before = None;
+            }
+            if let (Some((end, last)), Some(date)) = (before, segment.date_time) {
+                let off = date.saturating_sub(end);
+                // The date may be that of the first sample's presentation, which B pictures move.
+                let moved = last.zip(media).map_or(0, |(last, media)| presentation_moves(last, media));
+                if off.unsigned_abs().min(off.saturating_sub(moved).unsigned_abs()) > tolerance {
                     let message =
                         format!("EXT-X-PROGRAM-DATE-TIME is {} off the end of the segment before", seconds(off));
                     self.findings.fault(Rule::ProgramDateTime, &place, message);
                 }
             }
-            let micros = media.map_or(segment.extinf_micros, SegmentMedia::micros);
-            let start = segment.date_time.or_else(|| expected.filter(|_| !segment.is_discontinuity));
-            expected = start.map(|start| start.saturating_add(difference(micros, 0)));
+            let micros = difference(media.map_or(segment.extinf_micros, SegmentMedia::micros), 0);
+            let start = segment.date_time.or(before.map(|(end, _)| end));
+            before = start.map(|start| (start.saturating_add(micros), media));
         }
     }
 
@@ -227,6 +237,12 @@ struct Before<'a> {
     media: &'a SegmentMedia,
     unread_micros: u64,
     is_across_gap: bool,
+}
+
+/// By how much the composition offset of the first sample differs, in microseconds.
+fn presentation_moves(last: &SegmentMedia, media: &SegmentMedia) -> i64 {
+    let offset = |media: &SegmentMedia| ticks_to_micros(media.composition_offset, media.timescale);
+    offset(media).saturating_sub(offset(last))
 }
 
 fn ticks_to_micros(ticks: i64, timescale: u32) -> i64 {

@@ -28,8 +28,10 @@ pub(super) struct SegmentMedia {
     pub(super) timescale: u32,
     /// Of the first sample, when its fragment says so.
     pub(super) decode_time: Option<u64>,
+    /// The composition offset of the first sample, in ticks.
+    pub(super) composition_offset: i64,
     /// The earliest presentation, when known.
-    pub(super) presentation_time: Option<u64>,
+    pub(super) earliest_presentation_time: Option<u64>,
     /// The sum of all sample durations, in ticks.
     pub(super) duration: u64,
     /// How many samples there are of each duration in ticks.
@@ -44,6 +46,11 @@ impl SegmentMedia {
     /// Decode time after the last sample.
     pub(super) fn end_time(&self) -> Option<u64> {
         self.decode_time?.checked_add(self.duration)
+    }
+
+    /// Presentation time of the first sample.
+    pub(super) fn presentation_time(&self) -> Option<u64> {
+        self.decode_time?.checked_add_signed(self.composition_offset)
     }
 
     /// Its duration in microseconds.
@@ -231,9 +238,10 @@ impl Reader<'_, '_> {
         *self.media.durations.entry(duration).or_default() += 1;
         if is_first {
             self.media.starts_with_sync = sample.is_sync;
+            self.media.composition_offset = sample.composition_offset;
         }
         let presentation = time.and_then(|time| time.checked_add_signed(sample.composition_offset));
-        self.media.presentation_time = match (self.media.presentation_time, presentation) {
+        self.media.earliest_presentation_time = match (self.media.earliest_presentation_time, presentation) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
