@@ -104,7 +104,9 @@ impl Broadcast {
                 }
             }
             let known: Vec<&String> = all().flat_map(Rendition::entries).flat_map(|entry| &entry.codecs).collect();
-            let is_all_known = all().all(|rendition| rendition.headers.iter().all(Option::is_some))
+            let is_group_read = group.len() == alternatives.iter().filter(in_group).count();
+            let is_all_known = is_group_read
+                && all().all(|rendition| rendition.headers.iter().all(Option::is_some))
                 && all().all(|rendition| !rendition.headers.is_empty())
                 && all().flat_map(Rendition::entries).all(|entry| !entry.codecs.is_empty());
             for codec in declared.iter().filter(|_| is_all_known) {
@@ -135,7 +137,7 @@ impl Broadcast {
         // A playable combination is the variant with one rendition of the group.
         let most = |measure: fn(&Rendition) -> Option<u64>| {
             let others = group.iter().filter(|other| other.place != main.place);
-            Some(measure(main)? + others.filter_map(|other| measure(other)).max().unwrap_or(0))
+            Some(measure(main)?.saturating_add(others.filter_map(|other| measure(other)).max().unwrap_or(0)))
         };
         if main.media.iter().flatten().count() < LEAST_MEASURED_SEGMENTS {
             return;
@@ -274,7 +276,7 @@ fn compare(one: &Rendition, other: &Rendition, findings: &mut Findings) {
     let (Some(mine), Some(theirs)) = (span(one), span(other)) else { return };
     if mine.1 <= theirs.0 || theirs.1 <= mine.0 {
         fault("no moment of it is in both renditions".to_owned());
-    } else if mine.1.abs_diff(theirs.1) > a.target_duration.saturating_mul(2_000_000) {
+    } else if a.has_ended && b.has_ended && mine.1.abs_diff(theirs.1) > a.target_duration.saturating_mul(2_000_000) {
         let apart = seconds(difference(theirs.1, mine.1));
         findings.note(Rule::Renditions, &other.name, format!("its end is {apart} from that of {}", one.name));
     }

@@ -171,8 +171,8 @@ fn variant(attributes: &Attributes<'_>, name: &str, findings: &mut Findings) -> 
     });
     let frame_rate_milli = attributes.get("FRAME-RATE").and_then(|text| {
         let decimals = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-        let rate = text::micros(text).filter(|_| decimals <= 3);
-        if rate.is_none() {
+        let rate = text::micros(text);
+        if rate.is_none() || decimals > 3 {
             fault(format!("FRAME-RATE '{text}' is no number with three decimals"));
         }
         rate.map(|micros| micros / 1000)

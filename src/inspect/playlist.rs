@@ -367,7 +367,11 @@ impl<'a> Reader<'a, '_> {
             place: None,
             extinf_micros: state.extinf_micros.unwrap_or(0),
             is_discontinuity: state.is_discontinuity,
-            discontinuity_number: self.playlist.discontinuity_sequence.unwrap_or(0) + state.discontinuities,
+            discontinuity_number: self
+                .playlist
+                .discontinuity_sequence
+                .unwrap_or(0)
+                .saturating_add(state.discontinuities),
             is_gap: state.is_gap,
             date_time: state.date_time,
             map: state.map,

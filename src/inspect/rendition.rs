@@ -84,7 +84,7 @@ impl Rendition {
     pub(super) fn frame_rate_milli(&self) -> Option<u64> {
         let (timescale, durations) = self.durations()?;
         let median = median_duration(&durations)?;
-        let usual = durations.range(..=median + median / 2);
+        let usual = durations.range(..=median.saturating_add(median / 2));
         let (count, ticks) =
             usual.fold((0u64, 0u64), |(c, t), (ticks, count)| (c + count, t + u64::from(*ticks) * count));
         (count * 1000 * u64::from(timescale)).checked_div(ticks)
@@ -113,7 +113,8 @@ impl Rendition {
 
     /// Bits a second over all that was read.
     pub(super) fn average_bits(&self) -> Option<u64> {
-        let (micros, bytes) = self.media.iter().flatten().fold((0, 0), |(m, b), s| (m + s.micros(), b + s.bytes));
+        let (micros, bytes) =
+            self.media.iter().flatten().fold((0, 0), |(m, b), s| (s.micros().saturating_add(m), b + s.bytes));
         bits_per_second(bytes, micros)
     }
 
@@ -122,10 +123,10 @@ impl Rendition {
         let target = self.playlist.target_duration.saturating_mul(1_000_000);
         let mut peak = None;
         for first in 0..self.media.len() {
-            let (mut micros, mut bytes) = (0, 0);
+            let (mut micros, mut bytes) = (0u64, 0);
             // A gap ends the run.
             for segment in self.media[first..].iter().map_while(Option::as_ref) {
-                micros += segment.micros();
+                micros = segment.micros().saturating_add(micros);
                 bytes += segment.bytes;
                 if micros > target + target / 2 {
                     break;

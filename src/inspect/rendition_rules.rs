@@ -115,8 +115,8 @@ impl<'a> Judge<'a, '_> {
                 let (says, has) = (seconds(difference(extinf, 0)), seconds(difference(media.micros(), 0)));
                 self.findings.fault(Rule::SegmentDuration, &place, format!("lasts {has}, EXTINF says {says}"));
             } else {
-                listed += extinf;
-                real += media.micros();
+                listed = listed.saturating_add(extinf);
+                real = real.saturating_add(media.micros());
             }
         }
         // Each may be a little off, but not all in the same direction.
@@ -136,7 +136,7 @@ impl<'a> Judge<'a, '_> {
                     before = None;
                 }
                 if let Some(before) = &mut before {
-                    before.unread_micros += segment.extinf_micros;
+                    before.unread_micros = before.unread_micros.saturating_add(segment.extinf_micros);
                     before.is_across_gap |= segment.is_gap;
                 }
                 continue;
@@ -212,7 +212,7 @@ impl<'a> Judge<'a, '_> {
                 }
             }
             let micros = difference(media.map_or(segment.extinf_micros, SegmentMedia::micros), 0);
-            let start = segment.date_time.or(before.map(|(end, _)| end));
+            let start = segment.date_time.or_else(|| before.map(|(end, _)| end));
             before = start.map(|start| (start.saturating_add(micros), media));
         }
     }
