@@ -142,13 +142,12 @@ async fn run_demo(config: &Config, given: &Given, stop: impl Future<Output = ()>
     let stream = format!("{}/{}", demo::APP, demo::STREAM_KEY);
     let index = config.out.0.join(&stream).join("index.m3u8");
     let mut text = String::from("The demo shows a film as a broadcast, until Ctrl-C.\n\n");
-    if config.rtmp.0.port() != rtmp.port() {
-        text += &format!("  port {} is taken: RTMP is on port {}\n", config.rtmp.0.port(), rtmp.port());
-    }
-    if let (Some(wanted), Some(got)) = (config.http.0, http)
-        && wanted.port() != got.port()
-    {
-        text += &format!("  port {} is taken: HTTP is on port {}\n", wanted.port(), got.port());
+    for (what, wanted, got) in [("RTMP", Some(config.rtmp.0), Some(rtmp)), ("HTTP", config.http.0, http)] {
+        if let (Some(wanted), Some(got)) = (wanted, got)
+            && ![0, got.port()].contains(&wanted.port())
+        {
+            text += &format!("  port {} is taken: {what} is on port {}\n", wanted.port(), got.port());
+        }
     }
     let playable = match http {
         Some(http) => {
@@ -163,9 +162,14 @@ async fn run_demo(config: &Config, given: &Given, stop: impl Future<Output = ()>
     text += &format!("  publish    rtmp://{}/live/NAME (yours, beside the film)\n", at_localhost(rtmp));
     say(&text);
 
+    let (told, hears) = tokio::sync::oneshot::channel::<()>();
+    let stop = async {
+        stop.await;
+        drop(told);
+    };
     tokio::select! {
         result = server.run(stop) => result,
-        () = demo::publish(rtmp) => Ok(()),
+        () = demo::publish(rtmp, hears) => Ok(()),
     }
 }
 

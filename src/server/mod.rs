@@ -20,6 +20,8 @@ mod publisher;
 mod registry;
 mod stop;
 mod store;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod writer;
 
@@ -173,16 +175,5 @@ impl From<&Config> for Settings {
             },
             track_wait: config.track_wait.0,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What publishers share, with the default settings.
-    pub(super) fn context(out: &Path) -> Context {
-        let config = Config::resolve(&config::Given::default()).unwrap();
-        Context::new(out.into(), Settings::from(&config), config.grace.0)
     }
 }
