@@ -97,7 +97,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 match event {
                     event if event == *wanted => return Ok(()),
                     ClientSessionEvent::ConnectionRequestRejected { description } => bail!("refused: {description}"),
-                    ClientSessionEvent::UnhandleableOnStatusCode { code } => bail!("refused: {code}"),
+                    ClientSessionEvent::UnhandleableOnStatusCode { code } if code.starts_with("NetStream.Publish.") => {
+                        bail!("refused: {code}")
+                    }
                     _ => {}
                 }
             }
