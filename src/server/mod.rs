@@ -29,6 +29,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -40,6 +41,7 @@ use self::registry::Registry;
 use self::store::{DiskStore, MakeStore};
 use crate::config::{self, Config};
 use crate::hls;
+use crate::media::Moment;
 use crate::packager::Settings;
 
 /// Listens, and knows its addresses; [`run`](Self::run) makes it work.
@@ -135,6 +137,8 @@ struct Context {
     settings: Settings,
     /// How long a broadcast is kept open for a publisher that vanished.
     grace: Duration,
+    /// When the last broadcast began, in milliseconds since 1970.
+    last_began_ms: AtomicU64,
 }
 
 impl Context {
@@ -146,7 +150,20 @@ impl Context {
             make_store: Arc::new(move || Box::new(DiskStore::new(Arc::clone(&out)))),
             settings,
             grace,
+            last_began_ms: AtomicU64::new(0),
         }
+    }
+
+    /// Now, for a broadcast that begins. No two begin in the same millisecond, whatever the clock does, because the time
+    /// is what their files are told apart by.
+    fn begin(&self) -> Moment {
+        let now = self.clock.now();
+        let now_ms = u64::try_from(now.unix.as_millis()).unwrap_or(u64::MAX);
+        let later = |last: u64| Some(now_ms.max(last.saturating_add(1)));
+        let began_ms = match self.last_began_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later) {
+            Ok(last) | Err(last) => now_ms.max(last.saturating_add(1)),
+        };
+        Moment { unix: Duration::from_millis(began_ms), ..now }
     }
 }
 
