@@ -119,13 +119,16 @@ impl Packager {
     pub fn interrupt(&mut self, now: Moment) {
         self.remuxer.interrupt();
         self.pump(now);
-        self.segmenter.flush();
+        self.segmenter.interrupt();
         self.pump(now);
     }
 
     /// The broadcast is over: all that was received is listed, and the playlists end.
     pub fn finish(&mut self, now: Moment) {
-        self.interrupt(now);
+        self.remuxer.interrupt();
+        self.pump(now);
+        self.segmenter.finish();
+        self.pump(now);
         self.presentation.finish();
     }
 
