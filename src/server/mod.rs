@@ -11,7 +11,10 @@
 //! task of the connection that comes back. Nothing waits for anybody else: a stalled disk stops the reading of the
 //! socket of that publisher alone.
 
-#![expect(clippy::disallowed_methods, reason = "the shell reads the clock and touches files, so that nothing else has to")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the shell reads the clock and touches files, so that nothing else has to"
+)]
 
 mod broadcast;
 mod clock;
