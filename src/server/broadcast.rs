@@ -34,7 +34,7 @@ pub(super) struct Broadcast {
 impl Broadcast {
     /// A broadcast that begins now.
     pub(super) fn begin(name: StreamName, context: &Context) -> Box<Self> {
-        let packager = Packager::new(name.clone(), context.clock.now(), context.settings);
+        let packager = Packager::new(name.clone(), context.begin(), context.settings);
         let writer = Writer::new(Arc::clone(&context.make_store));
         Box::new(Self { name, clock: context.clock, packager, writer, source: String::new() })
     }

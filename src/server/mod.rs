@@ -11,6 +11,11 @@
 //! task of the connection that comes back. Nothing waits for anybody else: a stalled disk stops the reading of the
 //! socket of that publisher alone.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the shell reads the clock and touches files, so that nothing else has to"
+)]
+
 mod broadcast;
 mod clock;
 pub mod demo;
@@ -20,6 +25,8 @@ mod publisher;
 mod registry;
 mod stop;
 mod store;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod writer;
 
@@ -27,6 +34,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -38,6 +46,7 @@ use self::registry::Registry;
 use self::store::{DiskStore, MakeStore};
 use crate::config::{self, Config};
 use crate::hls;
+use crate::media::Moment;
 use crate::packager::Settings;
 
 /// Listens, and knows its addresses; [`run`](Self::run) makes it work.
@@ -133,6 +142,8 @@ struct Context {
     settings: Settings,
     /// How long a broadcast is kept open for a publisher that vanished.
     grace: Duration,
+    /// When the last broadcast began, in milliseconds since 1970.
+    last_began_ms: AtomicU64,
 }
 
 impl Context {
@@ -144,7 +155,20 @@ impl Context {
             make_store: Arc::new(move || Box::new(DiskStore::new(Arc::clone(&out)))),
             settings,
             grace,
+            last_began_ms: AtomicU64::new(0),
         }
+    }
+
+    /// Now, for a broadcast that begins. No two begin in the same millisecond, whatever the clock does, because the time
+    /// is what their files are told apart by.
+    fn begin(&self) -> Moment {
+        let now = self.clock.now();
+        let now_ms = u64::try_from(now.unix.as_millis()).unwrap_or(u64::MAX);
+        let later = |last: u64| Some(now_ms.max(last.saturating_add(1)));
+        let began_ms = match self.last_began_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later) {
+            Ok(last) | Err(last) => now_ms.max(last.saturating_add(1)),
+        };
+        Moment { unix: Duration::from_millis(began_ms), ..now }
     }
 }
 
@@ -173,16 +197,5 @@ impl From<&Config> for Settings {
             },
             track_wait: config.track_wait.0,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What publishers share, with the default settings.
-    pub(super) fn context(out: &Path) -> Context {
-        let config = Config::resolve(&config::Given::default()).unwrap();
-        Context::new(out.into(), Settings::from(&config), config.grace.0)
     }
 }
