@@ -155,6 +155,9 @@ fn playlist_rules(rendition: &Rendition, report: &mut impl FnMut(String)) {
     };
     let target_s = seconds(i64::try_from(target_s).unwrap(), 1);
     for entry in &playlist.entries {
+        if entry.duration_s <= 0.0 {
+            report(format!("B 4.4.4.1: {} lasts {} s", entry.uri, entry.duration_s));
+        }
         if entry.duration_s.round() > target_s || entry.duration_s > target_s + 0.5 {
             report(format!("B 4.4.3.1: {} lasts {} s, target {target_s} s", entry.uri, entry.duration_s));
         }
