@@ -45,4 +45,5 @@ pub mod hls;
 pub mod packager;
 
 pub mod config;
+pub mod inspect;
 pub mod server;
