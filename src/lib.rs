@@ -5,5 +5,8 @@
 //! ```
 
 pub mod action;
+pub mod amf0;
 pub mod codec;
+pub mod flv;
+pub mod isobmff;
 pub mod media;

@@ -109,6 +109,8 @@ pub struct Sample {
     pub duration: u32,
     /// Decoding can start here.
     pub is_sync: bool,
+    /// A sync sample of an open GOP: pictures that follow it may be shown before it and need earlier ones.
+    pub is_open_gop: bool,
     /// The coded bytes, a slice of what was received.
     pub data: Bytes,
 }
@@ -123,6 +125,39 @@ impl Sample {
     pub fn end_time(&self) -> u64 {
         self.decode_time + u64::from(self.duration)
     }
+}
+
+/// What the remuxer says, in the order of the publisher's messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// The clock starts, or starts anew.
+    Epoch(Epoch),
+    /// A track's configuration, for its samples from here on.
+    Track(Track),
+    /// The next sample of a track. Its duration is nominal: the time of the track's next sample has the last word.
+    Sample(TrackId, Sample),
+}
+
+/// A stretch of the output timeline on which the publisher's clocks run on. Between two of them lies a discontinuity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch {
+    /// Why the clock started anew.
+    pub cause: Cause,
+    /// Samples from this time on belong to it, in microseconds on the output timeline.
+    pub start_us: u64,
+    /// What is at `anchor_us` of the output timeline was received at this time, in microseconds since 1970.
+    pub anchor_unix_us: u64,
+    /// See `anchor_unix_us`.
+    pub anchor_us: u64,
+}
+
+/// Why the clock started anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A publisher began, or came back.
+    Publish,
+    /// The publisher's timestamps jumped.
+    Jump,
 }
 
 /// When something was received, on both clocks. The core reads no clock; whoever hands it input says when it came.

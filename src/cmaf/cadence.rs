@@ -1,0 +1,165 @@
+//! Where the leading track's segments end.
+//!
+//! Segments end before the first sync sample at or after the wanted length. No segment is longer than the target duration,
+//! which is fixed when the first segment is known: a longer GOP is cut in its middle.
+
+use std::time::Duration;
+
+/// How long the first segment may become while no sync sample comes, in seconds, if the wanted length is not longer.
+/// OBS's default is a key frame every 250 frames, 8.3 s.
+const LONGEST_FIRST_SEGMENT_S: u64 = 10;
+
+/// By how much a leader's segment may exceed the target duration, in microseconds. RFC 8216bis 4.4.3.1 rounds to the
+/// nearest second; the rest of the half second is for the audio frames that end nearest to the cut.
+const ROUNDING_US: u64 = 400_000;
+
+/// The most bytes of a segment, whatever its timestamps say.
+const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// The most samples of a segment, whatever their timestamps say.
+const SEGMENT_SAMPLES: u32 = 20_000;
+
+/// Decides where segments end.
+#[derive(Debug, Clone)]
+pub struct Cadence {
+    wanted_us: u64,
+    target_duration_s: Option<u64>,
+    longest_gop_us: u64,
+}
+
+/// An open segment and the sample that may end it, in microseconds on the output timeline.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate {
+    /// The segment's length if it ends before the sample.
+    pub(super) length_us: u64,
+    /// How long the sample lasts, as far as is known.
+    pub(super) sample_us: u64,
+    /// From the last sync sample to this one.
+    pub(super) gop_us: u64,
+    pub(super) is_sync: bool,
+    pub(super) bytes: u64,
+    pub(super) samples: u32,
+}
+
+impl Cadence {
+    /// A cadence of segments of `wanted` each.
+    pub fn new(wanted: Duration) -> Self {
+        let wanted_us = u64::try_from(wanted.as_micros()).unwrap_or(u64::MAX);
+        Self { wanted_us, target_duration_s: None, longest_gop_us: 0 }
+    }
+
+    /// The wanted length, in microseconds.
+    pub fn wanted_us(&self) -> u64 {
+        self.wanted_us
+    }
+
+    /// `EXT-X-TARGETDURATION` in seconds, once the first segment is known.
+    pub fn target_duration_s(&self) -> Option<u64> {
+        self.target_duration_s
+    }
+
+    /// The longest that a leader's segment may be, in microseconds.
+    pub(super) fn limit_us(&self) -> u64 {
+        let seconds =
+            self.target_duration_s.unwrap_or_else(|| self.wanted_us.div_ceil(1_000_000).max(LONGEST_FIRST_SEGMENT_S));
+        seconds * 1_000_000 + ROUNDING_US
+    }
+
+    /// Fixes the target duration by the first segment's duration. It never changes again (RFC 8216bis 6.2.1).
+    pub(super) fn fix(&mut self, first_us: u64) {
+        let rounded_s = (first_us + 500_000) / 1_000_000;
+        self.target_duration_s.get_or_insert(rounded_s.max(self.wanted_us.div_ceil(1_000_000)));
+    }
+
+    /// Whether the segment ends before the sample.
+    pub(super) fn is_cut(&mut self, candidate: Candidate) -> bool {
+        let Candidate { length_us, sample_us, gop_us, is_sync, bytes, samples } = candidate;
+        if bytes > SEGMENT_BYTES || samples > SEGMENT_SAMPLES {
+            return true;
+        }
+        if !is_sync {
+            return length_us + sample_us > self.limit_us();
+        }
+        // OBS's key frames land at 1999, 3999 … ms: half a frame of tolerance.
+        if length_us + sample_us / 2 >= self.wanted_us {
+            self.longest_gop_us = self.longest_gop_us.max(gop_us);
+            return true;
+        }
+        self.longest_gop_us = self.longest_gop_us.max(gop_us);
+        // Another GOP would not fit: better a short segment here than a cut in the middle of the next GOP.
+        self.target_duration_s.is_some()
+            && length_us >= self.wanted_us / 4
+            && length_us + self.longest_gop_us > self.limit_us()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME_US: u64 = 33_333;
+
+    /// Segment lengths in milliseconds for frames of which those at `keys_ms` are sync samples.
+    fn lengths(cadence: &mut Cadence, keys_ms: &[u64], end_ms: u64) -> Vec<u64> {
+        let (mut start_us, mut key_us, mut lengths) = (0, 0, Vec::new());
+        let mut keys = keys_ms.iter().map(|ms| ms * 1000).peekable();
+        keys.next_if_eq(&0);
+        let mut time_us = FRAME_US;
+        while time_us < end_ms * 1000 {
+            let is_sync = keys.next_if(|key| *key <= time_us).is_some();
+            let candidate = Candidate {
+                length_us: time_us - start_us,
+                sample_us: FRAME_US,
+                gop_us: time_us - key_us,
+                is_sync,
+                bytes: 0,
+                samples: 0,
+            };
+            if cadence.is_cut(candidate) {
+                cadence.fix(time_us - start_us);
+                lengths.push((time_us - start_us) / 1000);
+                start_us = time_us;
+            }
+            if is_sync {
+                key_us = time_us;
+            }
+            time_us += FRAME_US;
+        }
+        lengths
+    }
+
+    #[test]
+    fn segments_end_at_the_first_sync_sample_at_or_after_the_wanted_length() {
+        let mut cadence = Cadence::new(Duration::from_secs(2));
+        assert_eq!(lengths(&mut cadence, &[0, 1000, 2000, 3000, 4000, 5000, 6000], 6500), [1999, 1999, 1999]);
+        assert_eq!(cadence.target_duration_s(), Some(2));
+    }
+
+    #[test]
+    fn a_long_first_gop_sets_the_target_duration_and_later_ones_are_cut() {
+        let mut cadence = Cadence::new(Duration::from_secs(2));
+        assert_eq!(lengths(&mut cadence, &[0, 4000, 8000], 20_000), [4033, 4000, 4366]);
+        assert_eq!(cadence.target_duration_s(), Some(4));
+    }
+
+    #[test]
+    fn without_key_frames_the_first_segment_ends_after_ten_seconds() {
+        let mut cadence = Cadence::new(Duration::from_secs(2));
+        assert_eq!(lengths(&mut cadence, &[0], 22_000), [10_366, 10_366]);
+        assert_eq!(cadence.target_duration_s(), Some(10));
+    }
+
+    #[test]
+    fn a_scene_cut_does_not_push_the_next_cut_into_a_gop() {
+        let mut cadence = Cadence::new(Duration::from_secs(2));
+        let lengths = lengths(&mut cadence, &[0, 2000, 3500, 5500, 7500], 8_000);
+        assert_eq!(lengths, [1999, 1500, 2000, 1999]);
+    }
+
+    #[test]
+    fn a_key_frame_every_frame_makes_no_more_segments() {
+        let keys: Vec<u64> = (0..600).map(|n| n * 33).collect();
+        let lengths = lengths(&mut Cadence::new(Duration::from_secs(2)), &keys, 20_000);
+        assert!(lengths.iter().all(|length| (1900..=2100).contains(length)), "{lengths:?}");
+    }
+}

@@ -1,0 +1,181 @@
+//! FLV: the bodies of RTMP audio, video and data messages, which are those of FLV tags, become [`Tag`]s. Legacy and enhanced
+//! headers come out alike: H.264 of an FLV 10.1 tag and `avc1` of an enhanced one are the same [`VideoTag`].
+//!
+//! | document | what of it |
+//! |---|---|
+//! | [Adobe Flash Video File Format Specification 10.1](https://rtmp.veriskope.com/pdf/video_file_format_spec_v10_1.pdf) Annex E | tag headers and bodies, `onMetaData`, the file |
+//! | [Enhanced RTMP v2](https://veovera.org/docs/enhanced/enhanced-rtmp-v2) | `ExAudioTagHeader`, `ExVideoTagHeader`, multitrack |
+//!
+//! What says nothing (an empty body, a command frame, a sequence header without a record) comes out as `None`. Coded bytes
+//! are slices of the body; nothing is copied. Knows nothing of RTMP, and of codecs only where their headers end.
+
+mod audio;
+pub mod file;
+mod script;
+mod video;
+
+use std::fmt;
+
+use bytes::Bytes;
+
+pub use self::audio::{AudioPacket, AudioTag, parse_audio};
+pub use self::script::{Metadata, parse_data};
+pub use self::video::{VideoPacket, VideoTag, parse_video};
+
+/// One message of a publisher that concerns the media.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tag {
+    /// When it is to be decoded, in milliseconds on the publisher's clock; wraps at 2^32.
+    pub timestamp: u32,
+    /// What it says.
+    pub body: TagBody,
+}
+
+/// What a tag says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TagBody {
+    /// About a video track.
+    Video(VideoTag),
+    /// About an audio track.
+    Audio(AudioTag),
+    /// About the whole broadcast; hints only.
+    Metadata(Metadata),
+}
+
+/// A codec's name in Enhanced RTMP, given to legacy codecs too.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FourCc(pub [u8; 4]);
+
+impl FourCc {
+    /// H.264.
+    pub const AVC: Self = Self(*b"avc1");
+    /// H.265.
+    pub const HEVC: Self = Self(*b"hvc1");
+    /// H.266.
+    pub const VVC: Self = Self(*b"vvc1");
+    /// AV1.
+    pub const AV1: Self = Self(*b"av01");
+    /// VP8.
+    pub const VP8: Self = Self(*b"vp08");
+    /// VP9.
+    pub const VP9: Self = Self(*b"vp09");
+    /// AAC.
+    pub const AAC: Self = Self(*b"mp4a");
+    /// MP3, which has no sequence header.
+    pub const MP3: Self = Self(*b".mp3");
+    /// Opus.
+    pub const OPUS: Self = Self(*b"Opus");
+    /// FLAC.
+    pub const FLAC: Self = Self(*b"fLaC");
+    /// AC-3.
+    pub const AC3: Self = Self(*b"ac-3");
+    /// E-AC-3.
+    pub const EAC3: Self = Self(*b"ec-3");
+}
+
+impl fmt::Display for FourCc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+impl fmt::Debug for FourCc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FourCc({self})")
+    }
+}
+
+/// Why a body was refused. One bad tag is skipped and counted; it says nothing about the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Error {
+    /// The peer sent nonsense: the body ends within the named part.
+    CutShort(&'static str),
+    /// The peer sent nonsense: a packet type that no version of the specification has.
+    PacketType(u8),
+    /// The peer sent nonsense: an FLV file that does not begin like one.
+    NotFlv,
+    /// We lack it: a legacy codec without a [`FourCc`]. The track is to be left out.
+    UnsupportedCodec {
+        /// The track.
+        track: u8,
+        /// The codec in the words of its specification.
+        codec: &'static str,
+    },
+    /// We lack the named thing.
+    Unsupported(&'static str),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CutShort(part) => write!(f, "the body ends within the {part}"),
+            Self::PacketType(packet_type) => write!(f, "packet type {packet_type} does not exist"),
+            Self::NotFlv => f.write_str("this is no FLV file"),
+            Self::UnsupportedCodec { codec, .. } => write!(f, "{codec} is not supported"),
+            Self::Unsupported(what) => write!(f, "{what} not supported"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Takes fields off the front of a body, whose rest stays a slice of it.
+#[derive(Debug)]
+struct Reader {
+    rest: Bytes,
+    /// What the fields belong to, for [`Error::CutShort`].
+    part: &'static str,
+}
+
+impl Reader {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+        let array = *self.rest.first_chunk().ok_or(Error::CutShort(self.part))?;
+        bytes::Buf::advance(&mut self.rest, N);
+        Ok(array)
+    }
+
+    fn u8(&mut self) -> Result<u8, Error> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn i24(&mut self) -> Result<i32, Error> {
+        let [a, b, c] = self.array()?;
+        Ok(i32::from_be_bytes([a, b, c, 0]) >> 8)
+    }
+
+    fn skip(&mut self, bytes: usize) -> Result<(), Error> {
+        if bytes > self.rest.len() {
+            return Err(Error::CutShort(self.part));
+        }
+        bytes::Buf::advance(&mut self.rest, bytes);
+        Ok(())
+    }
+
+    /// Enhanced RTMP v2, `ModEx`: skips modifiers (so far only nanoseconds of the timestamp, finer than any clock of ours),
+    /// and returns the packet type behind them.
+    fn packet_type_behind_modifiers(&mut self, mut packet_type: u8) -> Result<u8, Error> {
+        while packet_type == MOD_EX {
+            let mut size = usize::from(self.u8()?) + 1;
+            if size == 256 {
+                size = usize::from(u16::from_be_bytes(self.array()?)) + 1;
+            }
+            self.skip(size)?;
+            packet_type = self.u8()? & 0b1111;
+        }
+        Ok(packet_type)
+    }
+
+    /// Enhanced RTMP v2, multitrack: the packet type within, the codec and the track.
+    fn multitrack(&mut self) -> Result<(u8, FourCc, u8), Error> {
+        let types = self.u8()?;
+        if types >> 4 != ONE_TRACK {
+            return Err(Error::Unsupported("several tracks in one message are"));
+        }
+        Ok((types & 0b1111, FourCc(self.array()?), self.u8()?))
+    }
+}
+
+/// The packet type of modifiers, in audio and video.
+const MOD_EX: u8 = 7;
+/// `AvMultitrackType`.
+const ONE_TRACK: u8 = 0;

@@ -1,0 +1,217 @@
+//! One rendition's media playlist: a rolling window of segments and what becomes of those that leave it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::cmaf::Segment;
+
+use super::render::{self, Entry, Head};
+
+/// How much of a broadcast its playlists list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// The last segments, by their number.
+    Segments(usize),
+    /// The last segments that together last this long.
+    Lasting(Duration),
+}
+
+/// RFC 8216bis 6.2.2: a live playlist never lasts less than this many target durations once it did.
+const LEAST_TARGET_DURATIONS: u64 = 3;
+
+/// A segment that left the playlist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Removed {
+    pub(super) segment: Segment,
+    /// How long viewers who hold an old playlist may still ask for it (RFC 8216bis 6.2.2).
+    pub(super) keep_for: Duration,
+}
+
+/// A media playlist.
+#[derive(Debug)]
+pub(super) struct MediaPlaylist {
+    window: Window,
+    target_duration_s: u64,
+    listed: VecDeque<Listed>,
+    /// Discontinuities that left with their segments.
+    discontinuity_sequence: u64,
+    had_discontinuity: bool,
+    are_segments_independent: bool,
+    duration_us: u64,
+    longest_us: u64,
+    is_ended: bool,
+}
+
+#[derive(Debug)]
+struct Listed {
+    segment: Segment,
+    lines: Bytes,
+    /// The `EXT-X-MAP` line to put before it when it is the first of the playlist, if `lines` has none.
+    map: Option<Bytes>,
+}
+
+impl MediaPlaylist {
+    pub(super) fn new(window: Window, target_duration_s: u64) -> Self {
+        Self {
+            window,
+            target_duration_s,
+            listed: VecDeque::new(),
+            discontinuity_sequence: 0,
+            had_discontinuity: false,
+            are_segments_independent: true,
+            duration_us: 0,
+            longest_us: 0,
+            is_ended: false,
+        }
+    }
+
+    /// Lists the next segment, and says what leaves.
+    pub(super) fn push(&mut self, segment: Segment, uri: &str, map_uri: &str, program_date_time_us: u64) -> Vec<Removed> {
+        let has_map = self.listed.back().is_none_or(|last| last.segment.header != segment.header)
+            // After a discontinuity it is said again, though it need not be: some players forget it there.
+            || segment.is_discontinuous;
+        let lines = render::entry(Entry {
+            uri,
+            duration_us: segment.duration_us,
+            program_date_time_us,
+            is_discontinuous: segment.is_discontinuous,
+            is_gap: segment.is_gap,
+            map: has_map.then_some(map_uri),
+        });
+        let map = (!has_map).then(|| Bytes::from(render::map_line(map_uri)));
+        self.had_discontinuity |= segment.is_discontinuous;
+        self.are_segments_independent &= segment.is_independent || segment.is_gap;
+        self.duration_us += segment.duration_us;
+        self.longest_us = self.longest_us.max(self.duration_us);
+        self.listed.push_back(Listed { segment, lines, map });
+        let mut removed = Vec::new();
+        while self.is_first_to_go() {
+            let Some(first) = self.listed.pop_front() else { break };
+            self.duration_us -= first.segment.duration_us;
+            // RFC 8216bis 6.2.2: counts each EXT-X-DISCONTINUITY that leaves with its segment.
+            self.discontinuity_sequence += u64::from(first.segment.is_discontinuous);
+            // RFC 8216bis 6.2.2: its duration and that of the longest playlist that held it.
+            let keep_for = Duration::from_micros(first.segment.duration_us + self.longest_us);
+            removed.push(Removed { segment: first.segment, keep_for });
+        }
+        removed
+    }
+
+    /// Nothing will be added.
+    pub(super) fn end(&mut self) {
+        self.is_ended = true;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+
+    /// The oldest segment that is listed.
+    pub(super) fn first(&self) -> Option<&Segment> {
+        self.listed.front().map(|listed| &listed.segment)
+    }
+
+    /// The playlist's text, in pieces.
+    pub(super) fn render(&self) -> Vec<Bytes> {
+        let mut body = Vec::with_capacity(self.listed.len() + 3);
+        body.push(render::head(Head {
+            target_duration_s: self.target_duration_s,
+            media_sequence: self.first().map_or(0, |first| first.number),
+            discontinuity_sequence: self.had_discontinuity.then_some(self.discontinuity_sequence),
+            are_segments_independent: self.are_segments_independent,
+        }));
+        body.extend(self.listed.front().and_then(|first| first.map.clone()));
+        body.extend(self.listed.iter().map(|listed| listed.lines.clone()));
+        if self.is_ended {
+            body.push(render::ENDLIST);
+        }
+        body
+    }
+
+    fn is_first_to_go(&self) -> bool {
+        let Some(first) = self.listed.front() else { return false };
+        let rest_us = self.duration_us - first.segment.duration_us;
+        let is_beyond_window = match self.window {
+            Window::Segments(most) => self.listed.len() > most,
+            Window::Lasting(most) => Duration::from_micros(rest_us) >= most,
+        };
+        is_beyond_window && rest_us >= LEAST_TARGET_DURATIONS * self.target_duration_s * 1_000_000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::TrackId;
+
+    fn segment(number: u64) -> Segment {
+        Segment {
+            track: TrackId::VIDEO,
+            number,
+            header: 0,
+            start_us: number * 2_000_000,
+            duration_us: 2_000_000,
+            bytes: 1000,
+            samples: 60,
+            is_discontinuous: false,
+            is_independent: true,
+            is_gap: false,
+        }
+    }
+
+    fn push(playlist: &mut MediaPlaylist, segment: Segment) -> Vec<u64> {
+        let uri = format!("video-{}.mp4", segment.number);
+        let map = format!("video-init-{}.mp4", segment.header);
+        let removed = playlist.push(segment, &uri, &map, 1_763_834_098_000_000 + segment.start_us);
+        removed.iter().map(|removed| removed.segment.number).collect()
+    }
+
+    fn text(playlist: &MediaPlaylist) -> String {
+        String::from_utf8(playlist.render().concat()).unwrap()
+    }
+
+    #[test]
+    fn a_playlist_reads_as_it_should() {
+        let mut playlist = MediaPlaylist::new(Window::Segments(3), 2);
+        for number in 0..2 {
+            push(&mut playlist, segment(number));
+        }
+        push(&mut playlist, Segment { header: 1, is_discontinuous: true, ..segment(2) });
+        push(&mut playlist, Segment { header: 1, is_gap: true, ..segment(3) });
+        assert_eq!(
+            text(&playlist),
+            "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:1\n\
+             #EXT-X-DISCONTINUITY-SEQUENCE:0\n#EXT-X-INDEPENDENT-SEGMENTS\n\
+             #EXT-X-MAP:URI=\"video-init-0.mp4\"\n\
+             #EXT-X-PROGRAM-DATE-TIME:2025-11-22T17:55:00.000Z\n#EXTINF:2.000000,\nvideo-1.mp4\n\
+             #EXT-X-DISCONTINUITY\n#EXT-X-MAP:URI=\"video-init-1.mp4\"\n\
+             #EXT-X-PROGRAM-DATE-TIME:2025-11-22T17:55:02.000Z\n#EXTINF:2.000000,\nvideo-2.mp4\n\
+             #EXT-X-PROGRAM-DATE-TIME:2025-11-22T17:55:04.000Z\n#EXT-X-GAP\n#EXTINF:2.000000,\nvideo-3.mp4\n"
+        );
+        push(&mut playlist, segment(4));
+        push(&mut playlist, Segment { is_independent: false, ..segment(5) });
+        playlist.end();
+        let text = text(&playlist);
+        assert!(text.contains("#EXT-X-MEDIA-SEQUENCE:3\n#EXT-X-DISCONTINUITY-SEQUENCE:1\n#EXT-X-MAP"), "{text}");
+        assert!(text.ends_with("video-5.mp4\n#EXT-X-ENDLIST\n"), "{text}");
+    }
+
+    #[test]
+    fn the_window_never_shrinks_below_three_target_durations() {
+        let mut playlist = MediaPlaylist::new(Window::Segments(1), 2);
+        let removed: Vec<Vec<u64>> = (0..6).map(|number| push(&mut playlist, segment(number))).collect();
+        assert_eq!(removed, [vec![], vec![], vec![], vec![0], vec![1], vec![2]]);
+    }
+
+    #[test]
+    fn a_removed_segment_stays_for_its_duration_and_the_longest_playlist() {
+        let mut playlist = MediaPlaylist::new(Window::Lasting(Duration::from_secs(8)), 2);
+        for number in 0..4 {
+            assert!(push(&mut playlist, segment(number)).is_empty());
+        }
+        let removed = playlist.push(segment(4), "video-4.mp4", "video-init-0.mp4", 0);
+        assert_eq!(removed[0].keep_for, Duration::from_secs(2 + 10));
+    }
+}

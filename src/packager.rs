@@ -1,0 +1,219 @@
+//! The stages joined: a publisher's tags in, actions out.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::action::{Action, BroadcastId, StreamName};
+use crate::cmaf::{Cadence, Output, Segmenter};
+use crate::codec::Configuration;
+use crate::flv::Tag;
+use crate::hls::{Presentation, Window};
+use crate::media::{Item, Moment, TrackKind};
+use crate::remuxer::{Dropped, Remuxer};
+
+/// How a broadcast is packaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// The wanted length of a segment.
+    pub segment: Duration,
+    /// How much the playlists list.
+    pub window: Window,
+    /// How much media a track that may yet come is waited for at the start.
+    pub track_wait: Duration,
+}
+
+/// One broadcast: `handle_*` in, `poll_*` out, drained after each input.
+///
+/// Lives as long as the broadcast, through any number of publishers' connections.
+#[derive(Debug)]
+pub struct Packager {
+    settings: Settings,
+    remuxer: Remuxer,
+    segmenter: Segmenter,
+    presentation: Presentation,
+    notices: Vec<Notice>,
+    tracks: Vec<String>,
+    has_said_start: bool,
+    has_advised_keyframes: bool,
+    totals: Totals,
+}
+
+/// What a broadcast came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Coded bytes in the segments, with their boxes.
+    pub bytes: u64,
+    /// Segments of all renditions.
+    pub segments: u64,
+    /// Pictures and audio frames.
+    pub samples: u64,
+    /// Segments that had to be declared gaps.
+    pub gaps: u64,
+    /// Messages that did not get into the output.
+    pub dropped: Dropped,
+    /// Samples that came after their segment was closed.
+    pub late: u64,
+}
+
+/// Something to tell the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The broadcast's first segment is there: what it is made of.
+    Started(String),
+    /// What the broadcaster should change, in plain words.
+    Advice(String),
+    /// A message was passed over.
+    PassedOver(String),
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started(text) | Self::Advice(text) | Self::PassedOver(text) => f.write_str(text),
+        }
+    }
+}
+
+/// The most notices of passed-over messages a broadcast gives.
+const MOST_PASSED_OVER: u64 = 10;
+
+impl Packager {
+    /// A broadcast of the stream `name` that began at `began`.
+    pub fn new(name: StreamName, began: Moment, settings: Settings) -> Self {
+        let broadcast = BroadcastId { unix_ms: u64::try_from(began.unix.as_millis()).unwrap_or(u64::MAX) };
+        Self {
+            settings,
+            remuxer: Remuxer::new(settings.track_wait),
+            segmenter: Segmenter::new(Cadence::new(settings.segment)),
+            presentation: Presentation::new(name, broadcast, settings.window),
+            notices: Vec::new(),
+            tracks: Vec::new(),
+            has_said_start: false,
+            has_advised_keyframes: false,
+            totals: Totals::default(),
+        }
+    }
+
+    /// Takes the publisher's next tag.
+    pub fn handle_tag(&mut self, tag: Tag, received_at: Moment) {
+        if let Err(error) = self.remuxer.handle_tag(tag, received_at) {
+            if self.remuxer.dropped().malformed <= MOST_PASSED_OVER {
+                self.notices.push(Notice::PassedOver(error.to_string()));
+            }
+        }
+        self.pump(received_at);
+    }
+
+    /// Does what is due by now.
+    pub fn handle_time(&mut self, now: Moment) {
+        self.presentation.handle_time(now.monotonic);
+    }
+
+    /// When [`Self::handle_time`] has something to do, on the monotonic clock.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.presentation.deadline()
+    }
+
+    /// The publisher is gone without a goodbye: all that was received is listed; the playlists stay open. The next tag
+    /// goes on behind a discontinuity.
+    pub fn interrupt(&mut self, now: Moment) {
+        self.remuxer.interrupt();
+        self.pump(now);
+        self.segmenter.flush();
+        self.pump(now);
+    }
+
+    /// The broadcast is over: all that was received is listed, and the playlists end.
+    pub fn finish(&mut self, now: Moment) {
+        self.interrupt(now);
+        self.presentation.finish();
+    }
+
+    /// The next action; drain them after each input.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.presentation.poll_action()
+    }
+
+    /// The next thing to tell the operator.
+    pub fn poll_notice(&mut self) -> Option<Notice> {
+        if self.notices.is_empty() { None } else { Some(self.notices.remove(0)) }
+    }
+
+    /// What the broadcast came to so far.
+    pub fn totals(&self) -> Totals {
+        Totals { dropped: self.remuxer.dropped(), late: self.segmenter.dropped_late(), ..self.totals }
+    }
+
+    /// Hands what each stage says to the next.
+    fn pump(&mut self, now: Moment) {
+        while let Some(item) = self.remuxer.poll_item() {
+            match &item {
+                Item::Epoch(epoch) => self.presentation.handle_epoch(*epoch),
+                Item::Track(track) => {
+                    self.presentation.expect_rendition(track.id, &track.configuration);
+                    self.tracks.push(describe(&track.configuration));
+                }
+                Item::Sample(..) => {}
+            }
+            self.segmenter.handle_item(item);
+        }
+        while let Some(output) = self.segmenter.poll_output() {
+            match output {
+                Output::Header(header) => self.presentation.handle_header(header),
+                Output::Chunk(chunk) => self.presentation.handle_chunk(chunk),
+                Output::Segment(segment) => {
+                    self.totals.segments += 1;
+                    self.totals.bytes += segment.bytes;
+                    self.totals.samples += u64::from(segment.samples);
+                    self.totals.gaps += u64::from(segment.is_gap);
+                    let target_duration_s = self.segmenter.target_duration_s().unwrap_or(1);
+                    self.presentation.handle_segment(segment, target_duration_s, now.monotonic);
+                    self.advise(segment.track.kind, segment);
+                }
+            }
+        }
+    }
+
+    /// Tells the operator what the first segment shows, and the broadcaster what to change.
+    fn advise(&mut self, kind: TrackKind, segment: crate::cmaf::Segment) {
+        let seconds = micros_as_seconds(segment.duration_us);
+        if !self.has_said_start {
+            self.has_said_start = true;
+            #[expect(clippy::cast_precision_loss, reason = "for people")]
+            let kilobits = segment.bytes as f64 * 8.0 / 1000.0 / seconds;
+            let rate = match kind {
+                TrackKind::Video => format!(", {:.3} fps", f64::from(segment.samples) / seconds),
+                TrackKind::Audio => String::new(),
+            };
+            self.notices.push(Notice::Started(format!("{}{rate}, {kind:?} {kilobits:.0} kbit/s", self.tracks.join(" + "))));
+        }
+        let wanted = self.settings.segment.as_secs_f64();
+        let gop = micros_as_seconds(self.segmenter.longest_gop_us());
+        if kind == TrackKind::Video && !self.has_advised_keyframes && (gop > wanted * 1.5 || !segment.is_independent) {
+            self.has_advised_keyframes = true;
+            let found = if gop > wanted * 1.5 {
+                format!("a key frame only every {gop:.1} s")
+            } else {
+                format!("no key frame for more than {seconds:.1} s")
+            };
+            self.notices.push(Notice::Advice(format!(
+                "{found}: viewers wait longer for the picture; set the encoder's keyframe interval to {wanted} s"
+            )));
+        }
+    }
+}
+
+/// Codec and size or channels, for people.
+fn describe(configuration: &Configuration) -> String {
+    let codec = configuration.rfc6381();
+    match (configuration.resolution(), configuration.sample_rate(), configuration.channels()) {
+        (Some((width, height)), _, _) => format!("{codec} {width}x{height}"),
+        (None, Some(rate), Some(channels)) => format!("{codec} {rate} Hz {channels} ch"),
+        _ => codec,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn micros_as_seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}

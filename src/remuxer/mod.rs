@@ -1,0 +1,439 @@
+//! Tags become tracks and samples on one continuous clock.
+//!
+//! Knows the publishers' habits: sequence headers that come late, again or changed, messages that are no frames, media
+//! before the first key frame, clocks that wrap, jump, stand still or drift. Knows nothing of fMP4 or HLS.
+//!
+//! A broadcast starts when all tracks that the publisher promised are there, or after a short wait without them:
+//!
+//! ```text
+//! Gathering ──every promised track is ready, or the wait is over──▶ Running ──interrupt()──▶ Gathering …
+//! ```
+
+mod timeline;
+mod track;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::codec::{Configuration, avc};
+use crate::flv::{AudioPacket, AudioTag, FourCc, Metadata, Tag, TagBody, VideoPacket, VideoTag};
+use crate::media::{Cause, Epoch, Item, Moment, Sample, Track, TrackId, TrackKind};
+
+use timeline::{MARGIN_MS, Timeline};
+use track::TrackState;
+
+/// How long a track whose configuration is known may take to its first key frame before the others start without it,
+/// in milliseconds of media. Relays that join in the middle of a GOP are the reason.
+const FIRST_KEY_WAIT_MS: i64 = 5_000;
+
+/// How far sound may begin before the picture, in milliseconds; more is left out at the start.
+const AUDIO_LEAD_MS: i64 = 450;
+
+/// The most that is held back while tracks are awaited, in bytes.
+const GATHERED_BYTES: usize = 4 << 20;
+
+/// The most tracks of a broadcast (Enhanced RTMP multitrack).
+const MOST_TRACKS: usize = 16;
+
+/// Turns tags into [`Item`]s: `handle_tag` in, `poll_item` out.
+#[derive(Debug)]
+pub struct Remuxer {
+    track_wait_ms: i64,
+    phase: Phase,
+    timeline: Timeline,
+    tracks: Vec<TrackState>,
+    items: VecDeque<Item>,
+    metadata: Option<Metadata>,
+    dropped: Dropped,
+}
+
+/// What was received and is not in the output, in messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Media before its sequence header.
+    pub before_configuration: u64,
+    /// Pictures before the first key frame.
+    pub before_first_key: u64,
+    /// Messages without a coded picture or sound.
+    pub empty: u64,
+    /// Messages that could not be understood.
+    pub malformed: u64,
+    /// Sound before the first picture.
+    pub early_audio: u64,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Gathering(Gathering),
+    Running,
+}
+
+/// Frames held back until the broadcast starts.
+#[derive(Debug, Default)]
+struct Gathering {
+    frames: Vec<Frame>,
+    bytes: usize,
+    /// The first timestamp seen, which the others are compared with.
+    first_timestamp: Option<u32>,
+    /// Milliseconds of media seen, frames that were dropped among them.
+    span_ms: i64,
+    seen_video: bool,
+    seen_audio: bool,
+}
+
+/// A coded frame before it has a place on the timeline.
+#[derive(Debug)]
+struct Frame {
+    track: TrackId,
+    timestamp: u32,
+    composition_ms: i32,
+    is_sync: bool,
+    is_open_gop: bool,
+    data: Bytes,
+    received_at: Moment,
+}
+
+/// Why a tag came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// The track's codec is not one that is carried; said once a track.
+    UnsupportedCodec {
+        /// The track that is left out.
+        track: TrackId,
+        /// Its codec.
+        codec: FourCc,
+    },
+    /// A sequence header that no decoder could use.
+    BadConfiguration {
+        /// The track that keeps its former configuration, if it had one.
+        track: TrackId,
+        /// What is wrong with it.
+        error: crate::codec::Error,
+    },
+    /// A coded frame that no decoder could use.
+    BadFrame {
+        /// The track that lacks it.
+        track: TrackId,
+        /// What is wrong with it.
+        error: crate::codec::Error,
+    },
+    /// More tracks than are carried.
+    TooManyTracks,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::UnsupportedCodec { track, codec } => write!(f, "{track} is left out: its codec {codec} is not carried"),
+            Self::BadConfiguration { track, error } => write!(f, "the {track} sequence header is passed over: {error}"),
+            Self::BadFrame { track, error } => write!(f, "a {track} message is passed over: {error}"),
+            Self::TooManyTracks => write!(f, "more than {MOST_TRACKS} tracks: the others are left out"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Remuxer {
+    /// A remuxer that waits `track_wait` of media for a track that may yet come.
+    pub fn new(track_wait: Duration) -> Self {
+        Self {
+            track_wait_ms: i64::try_from(track_wait.as_millis()).unwrap_or(i64::MAX),
+            phase: Phase::Gathering(Gathering::default()),
+            timeline: Timeline::default(),
+            tracks: Vec::new(),
+            items: VecDeque::new(),
+            metadata: None,
+            dropped: Dropped::default(),
+        }
+    }
+
+    /// Takes the publisher's next tag.
+    ///
+    /// # Errors
+    /// The tag is passed over; what follows is not affected.
+    pub fn handle_tag(&mut self, tag: Tag, received_at: Moment) -> Result<(), Error> {
+        let result = match tag.body {
+            TagBody::Video(video) => self.handle_video(tag.timestamp, video, received_at),
+            TagBody::Audio(audio) => self.handle_audio(tag.timestamp, audio, received_at),
+            TagBody::Metadata(metadata) => {
+                self.metadata = Some(metadata);
+                Ok(())
+            }
+        };
+        if result.is_err() {
+            self.dropped.malformed += 1;
+        }
+        result
+    }
+
+    /// The publisher is gone. What was held back comes out; what comes next starts a new epoch.
+    pub fn interrupt(&mut self) {
+        if let Phase::Gathering(gathering) = &mut self.phase
+            && !gathering.frames.is_empty()
+        {
+            let gathering = std::mem::take(gathering);
+            self.start(gathering);
+        }
+        self.phase = Phase::Gathering(Gathering::default());
+        self.metadata = None;
+        for track in &mut self.tracks {
+            track.restart();
+        }
+    }
+
+    /// The next item; drain it after each input.
+    pub fn poll_item(&mut self) -> Option<Item> {
+        self.items.pop_front()
+    }
+
+    /// What the publisher said of its stream: hints only.
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
+
+    /// What was received and is not in the output.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
+    fn handle_video(&mut self, timestamp: u32, tag: VideoTag, received_at: Moment) -> Result<(), Error> {
+        let id = TrackId { kind: TrackKind::Video, index: tag.track };
+        self.saw(timestamp, id.kind);
+        match tag.packet {
+            VideoPacket::SequenceStart(record) => {
+                let configuration = match tag.codec {
+                    FourCc::AVC1 => avc::Configuration::parse(record).map(Configuration::Avc),
+                    codec => return Err(Error::UnsupportedCodec { track: id, codec }),
+                };
+                self.configure(id, configuration)
+            }
+            VideoPacket::CodedFrames { composition_ms, data } => {
+                let Some(track) = self.tracks.iter_mut().find(|track| track.id == id) else {
+                    self.dropped.before_configuration += 1;
+                    return Ok(());
+                };
+                let Some(Configuration::Avc(configuration)) = &track.configuration else {
+                    self.dropped.before_configuration += 1;
+                    return Ok(());
+                };
+                let nal_length_size = configuration.nal_length_size();
+                let unit = avc::inspect(&data, nal_length_size).map_err(|error| Error::BadFrame { track: id, error })?;
+                if !unit.has_slice {
+                    self.dropped.empty += 1;
+                    return Ok(());
+                }
+                let is_sync = unit.has_idr || tag.is_key;
+                if !track.is_started && !is_sync {
+                    self.dropped.before_first_key += 1;
+                    return self.check_gathered();
+                }
+                track.is_started = true;
+                let data = if nal_length_size == 4 && !unit.has_empty_unit {
+                    data
+                } else {
+                    avc::normalise(&data, nal_length_size)
+                };
+                let is_open_gop = is_sync && !unit.has_idr;
+                self.handle_frame(Frame { track: id, timestamp, composition_ms, is_sync, is_open_gop, data, received_at })
+            }
+            VideoPacket::SequenceEnd => Ok(()),
+        }
+    }
+
+    fn handle_audio(&mut self, timestamp: u32, tag: AudioTag, received_at: Moment) -> Result<(), Error> {
+        let id = TrackId { kind: TrackKind::Audio, index: tag.track };
+        self.saw(timestamp, id.kind);
+        match tag.packet {
+            AudioPacket::SequenceStart(config) => {
+                let configuration = match tag.codec {
+                    // ffmpeg relaying MPEG-TS sends an empty one first; the real one follows.
+                    FourCc::MP4A if config.is_empty() => return Ok(()),
+                    FourCc::MP4A => crate::codec::aac::Configuration::parse(config).map(Configuration::Aac),
+                    codec => return Err(Error::UnsupportedCodec { track: id, codec }),
+                };
+                self.configure(id, configuration)
+            }
+            AudioPacket::CodedFrames(data) => {
+                if data.is_empty() {
+                    self.dropped.empty += 1;
+                    return Ok(());
+                }
+                if !self.tracks.iter().any(|track| track.id == id && track.configuration.is_some()) {
+                    self.dropped.before_configuration += 1;
+                    return self.check_gathered();
+                }
+                self.handle_frame(Frame {
+                    track: id,
+                    timestamp,
+                    composition_ms: 0,
+                    is_sync: true,
+                    is_open_gop: false,
+                    data,
+                    received_at,
+                })
+            }
+            AudioPacket::SequenceEnd => Ok(()),
+        }
+    }
+
+    /// Notes a track's configuration. The same one again changes nothing.
+    fn configure(
+        &mut self,
+        id: TrackId,
+        configuration: Result<Configuration, crate::codec::Error>,
+    ) -> Result<(), Error> {
+        let configuration = configuration.map_err(|error| Error::BadConfiguration { track: id, error })?;
+        let position = match self.tracks.iter().position(|track| track.id == id) {
+            Some(position) => position,
+            None if self.tracks.len() == MOST_TRACKS => return Err(Error::TooManyTracks),
+            None => {
+                self.tracks.push(TrackState::new(id));
+                self.tracks.sort_by_key(|track| track.id);
+                self.tracks.iter().position(|track| track.id == id).expect("just added")
+            }
+        };
+        let track = &mut self.tracks[position];
+        if track.configuration.as_ref() != Some(&configuration) {
+            track.configuration = Some(configuration);
+            track.is_announced = false;
+            track.is_started = false;
+        }
+        Ok(())
+    }
+
+    /// Notes that a track of this kind exists and how far the media has come.
+    fn saw(&mut self, timestamp: u32, kind: TrackKind) {
+        let Phase::Gathering(gathering) = &mut self.phase else { return };
+        match kind {
+            TrackKind::Video => gathering.seen_video = true,
+            TrackKind::Audio => gathering.seen_audio = true,
+        }
+        if let Some(first) = gathering.first_timestamp {
+            gathering.span_ms = gathering.span_ms.max(distance_ms(first, timestamp));
+        }
+    }
+
+    fn handle_frame(&mut self, frame: Frame) -> Result<(), Error> {
+        match &mut self.phase {
+            Phase::Running => {
+                self.place(frame);
+                Ok(())
+            }
+            Phase::Gathering(gathering) => {
+                gathering.first_timestamp.get_or_insert(frame.timestamp);
+                gathering.bytes += frame.data.len();
+                gathering.frames.push(frame);
+                self.check_gathered()
+            }
+        }
+    }
+
+    /// Starts the broadcast when nothing that was promised is missing, or the wait for it is over.
+    fn check_gathered(&mut self) -> Result<(), Error> {
+        let Phase::Gathering(gathering) = &mut self.phase else { return Ok(()) };
+        let is_ready = |kind| gathering.frames.iter().any(|frame| frame.track.kind == kind);
+        let has_video = is_ready(TrackKind::Video);
+        let has_audio = is_ready(TrackKind::Audio);
+        let wait_ms = match (has_video, has_audio) {
+            (false, false) => return Ok(()),
+            (true, true) => 0,
+            (true, false) => self.track_wait_ms,
+            // Pictures come, but none that decoding can start with.
+            (false, true) if gathering.seen_video => self.track_wait_ms.max(FIRST_KEY_WAIT_MS),
+            (false, true) => self.track_wait_ms,
+        };
+        if gathering.span_ms >= wait_ms || gathering.bytes > GATHERED_BYTES {
+            let gathering = std::mem::take(gathering);
+            self.start(gathering);
+        }
+        Ok(())
+    }
+
+    /// Begins an epoch with what was gathered.
+    fn start(&mut self, gathering: Gathering) {
+        let Gathering { mut frames, first_timestamp, .. } = gathering;
+        let Some(reference) = first_timestamp else { return };
+        let offset_ms = |frame: &Frame| distance_ms(reference, frame.timestamp);
+        let first_picture = frames.iter().find(|frame| frame.track.kind == TrackKind::Video);
+        if let Some(picture_ms) = first_picture.map(|frame| offset_ms(frame) + i64::from(frame.composition_ms)) {
+            let is_early = |frame: &Frame| frame.track.kind == TrackKind::Audio && offset_ms(frame) < picture_ms;
+            let lead_ms = frames.iter().filter(|frame| is_early(frame)).map(|frame| picture_ms - offset_ms(frame)).max();
+            if lead_ms.is_some_and(|lead_ms| lead_ms > AUDIO_LEAD_MS) {
+                let before = frames.len();
+                frames.retain(|frame| !is_early(frame));
+                self.dropped.early_audio += u64::try_from(before - frames.len()).unwrap_or(0);
+            }
+        }
+        let Some(first) = frames.iter().min_by_key(|frame| offset_ms(frame)) else { return };
+        let output_ms = self.timeline.begin(first.timestamp);
+        self.phase = Phase::Running;
+        self.items.push_back(Item::Epoch(epoch(Cause::Publish, output_ms, first.received_at)));
+        for position in 0..self.tracks.len() {
+            let id = self.tracks[position].id;
+            // A configured sound track may lag behind the picture; pictures are announced with their first key frame.
+            if id.kind == TrackKind::Audio || frames.iter().any(|frame| frame.track == id) {
+                self.announce(position);
+            }
+        }
+        for frame in frames {
+            self.place(frame);
+        }
+    }
+
+    fn announce(&mut self, position: usize) {
+        let track = &mut self.tracks[position];
+        if let (false, Some(configuration)) = (track.is_announced, &track.configuration) {
+            let announced = Track { id: track.id, timescale: track.timescale(), configuration: configuration.clone() };
+            track.is_announced = true;
+            self.items.push_back(Item::Track(announced));
+        }
+    }
+
+    /// Gives a frame its place on the timeline.
+    fn place(&mut self, frame: Frame) {
+        let Some(position) = self.tracks.iter().position(|track| track.id == frame.track) else { return };
+        let track = &mut self.tracks[position];
+        let placed = self.timeline.place(&mut track.clock, frame.timestamp);
+        if placed.jumped {
+            self.items.push_back(Item::Epoch(epoch(Cause::Jump, placed.output_ms, frame.received_at)));
+        }
+        self.announce(position);
+        let track = &mut self.tracks[position];
+        let timing = track.pace(placed);
+        let composition_offset = match frame.track.kind {
+            TrackKind::Audio => 0,
+            TrackKind::Video => {
+                let presentation = (placed.output_ms + i64::from(frame.composition_ms)) * 90;
+                i32::try_from(presentation - timing.decode_time.cast_signed()).unwrap_or(0)
+            }
+        };
+        let sample = Sample {
+            decode_time: timing.decode_time,
+            composition_offset,
+            duration: timing.duration,
+            is_sync: frame.is_sync,
+            is_open_gop: frame.is_open_gop,
+            data: frame.data,
+        };
+        self.items.push_back(Item::Sample(frame.track, sample));
+    }
+}
+
+/// The epoch whose first frame is at `output_ms`. It begins half a margin earlier, for a track that starts a little before.
+fn epoch(cause: Cause, output_ms: i64, received_at: Moment) -> Epoch {
+    let micros = |ms: i64| u64::try_from(ms).unwrap_or(0) * 1000;
+    Epoch {
+        cause,
+        start_us: micros(output_ms - MARGIN_MS / 2),
+        anchor_us: micros(output_ms),
+        anchor_unix_us: u64::try_from(received_at.unix.as_micros()).unwrap_or(0),
+    }
+}
+
+/// Milliseconds from `from` to `to` on RTMP's clock that wraps at 2^32, the shorter way round.
+fn distance_ms(from: u32, to: u32) -> i64 {
+    i64::from(to.wrapping_sub(from).cast_signed())
+}
