@@ -17,9 +17,9 @@ class MediaPlaylist:
     version: int = 0
     target_duration: int = 0
     media_sequence: int = 0
+    discontinuity_sequence: int = 0
     discontinuities: int = 0
     is_ended: bool = False
-    has_dates: bool = False
     segments: list = field(default_factory=list)  # (sequence number, seconds, absolute URL, is a gap)
     maps: list = field(default_factory=list)
 
@@ -36,12 +36,12 @@ class MediaPlaylist:
                 playlist.target_duration = int(value)
             elif tag == "#EXT-X-MEDIA-SEQUENCE":
                 playlist.media_sequence = int(value)
+            elif tag == "#EXT-X-DISCONTINUITY-SEQUENCE":
+                playlist.discontinuity_sequence = int(value)
             elif tag == "#EXT-X-DISCONTINUITY":
                 playlist.discontinuities += 1
             elif tag == "#EXT-X-ENDLIST":
                 playlist.is_ended = True
-            elif tag == "#EXT-X-PROGRAM-DATE-TIME":
-                playlist.has_dates = True
             elif tag == "#EXT-X-MAP":
                 playlist.maps.append(urljoin(url, re.search(r'URI="([^"]*)"', value)[1]))
             elif tag == "#EXT-X-GAP":
@@ -173,5 +173,8 @@ def complaints_about_change(seen, now):
     for number, _, url, _ in now.segments:
         if seen.urls.get(number, url) != url:
             yield f"had {seen.urls[number]} as segment {number}, now {url}"
-    if not now.is_ended and silence > 1.5 * now.target_duration + 0.5:
+    if before.discontinuity_sequence > now.discontinuity_sequence:
+        yield f"had DISCONTINUITY-SEQUENCE {before.discontinuity_sequence}, now {now.discontinuity_sequence}"
+    has_been_off_air = before.discontinuity_sequence + before.discontinuities < now.discontinuity_sequence + now.discontinuities
+    if not now.is_ended and not has_been_off_air and silence > 1.5 * now.target_duration + 0.5:
         yield f"had nothing new for {silence:.1f} s with TARGETDURATION {now.target_duration}"
