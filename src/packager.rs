@@ -96,10 +96,10 @@ impl Packager {
 
     /// Takes the publisher's next tag.
     pub fn handle_tag(&mut self, tag: Tag, received_at: Moment) {
-        if let Err(error) = self.remuxer.handle_tag(tag, received_at) {
-            if self.remuxer.dropped().malformed <= MOST_PASSED_OVER {
-                self.notices.push(Notice::PassedOver(error.to_string()));
-            }
+        if let Err(error) = self.remuxer.handle_tag(tag, received_at)
+            && self.remuxer.dropped().malformed <= MOST_PASSED_OVER
+        {
+            self.notices.push(Notice::PassedOver(error.to_string()));
         }
         self.pump(received_at);
     }
@@ -119,13 +119,16 @@ impl Packager {
     pub fn interrupt(&mut self, now: Moment) {
         self.remuxer.interrupt();
         self.pump(now);
-        self.segmenter.flush();
+        self.segmenter.interrupt();
         self.pump(now);
     }
 
     /// The broadcast is over: all that was received is listed, and the playlists end.
     pub fn finish(&mut self, now: Moment) {
-        self.interrupt(now);
+        self.remuxer.interrupt();
+        self.pump(now);
+        self.segmenter.finish();
+        self.pump(now);
         self.presentation.finish();
     }
 
@@ -185,7 +188,8 @@ impl Packager {
                 TrackKind::Video => format!(", {:.3} fps", f64::from(segment.samples) / seconds),
                 TrackKind::Audio => String::new(),
             };
-            self.notices.push(Notice::Started(format!("{}{rate}, {kind:?} {kilobits:.0} kbit/s", self.tracks.join(" + "))));
+            self.notices
+                .push(Notice::Started(format!("{}{rate}, {kind:?} {kilobits:.0} kbit/s", self.tracks.join(" + "))));
         }
         let wanted = self.settings.segment.as_secs_f64();
         let gop = micros_as_seconds(self.segmenter.longest_gop_us());

@@ -68,7 +68,8 @@ impl Cadence {
     /// Fixes the target duration by the first segment's duration. It never changes again (RFC 8216bis 6.2.1).
     pub(super) fn fix(&mut self, first_us: u64) {
         let rounded_s = (first_us + 500_000) / 1_000_000;
-        self.target_duration_s.get_or_insert(rounded_s.max(self.wanted_us.div_ceil(1_000_000)));
+        let wanted_s = self.wanted_us.div_ceil(1_000_000);
+        self.target_duration_s = self.target_duration_s.or(Some(rounded_s.max(wanted_s)));
     }
 
     /// Whether the segment ends before the sample.
@@ -97,7 +98,7 @@ impl Cadence {
 mod tests {
     use super::*;
 
-    const FRAME_US: u64 = 33_333;
+    const FRAME_US: u64 = 40_000;
 
     /// Segment lengths in milliseconds for frames of which those at `keys_ms` are sync samples.
     fn lengths(cadence: &mut Cadence, keys_ms: &[u64], end_ms: u64) -> Vec<u64> {
@@ -131,35 +132,41 @@ mod tests {
     #[test]
     fn segments_end_at_the_first_sync_sample_at_or_after_the_wanted_length() {
         let mut cadence = Cadence::new(Duration::from_secs(2));
-        assert_eq!(lengths(&mut cadence, &[0, 1000, 2000, 3000, 4000, 5000, 6000], 6500), [1999, 1999, 1999]);
+        assert_eq!(lengths(&mut cadence, &[0, 1000, 2000, 3000, 4000, 5000, 6000], 6500), [2000, 2000, 2000]);
         assert_eq!(cadence.target_duration_s(), Some(2));
+    }
+
+    #[test]
+    fn a_key_frame_half_a_frame_early_ends_its_segment() {
+        let mut cadence = Cadence::new(Duration::from_millis(2015));
+        assert_eq!(lengths(&mut cadence, &[0, 2000, 4000], 4500), [2000, 2000]);
     }
 
     #[test]
     fn a_long_first_gop_sets_the_target_duration_and_later_ones_are_cut() {
         let mut cadence = Cadence::new(Duration::from_secs(2));
-        assert_eq!(lengths(&mut cadence, &[0, 4000, 8000], 20_000), [4033, 4000, 4366]);
+        assert_eq!(lengths(&mut cadence, &[0, 4000, 8000], 20_000), [4000, 4000, 4400, 4400]);
         assert_eq!(cadence.target_duration_s(), Some(4));
     }
 
     #[test]
     fn without_key_frames_the_first_segment_ends_after_ten_seconds() {
         let mut cadence = Cadence::new(Duration::from_secs(2));
-        assert_eq!(lengths(&mut cadence, &[0], 22_000), [10_366, 10_366]);
+        assert_eq!(lengths(&mut cadence, &[0], 22_000), [10_400, 10_400]);
         assert_eq!(cadence.target_duration_s(), Some(10));
     }
 
     #[test]
     fn a_scene_cut_does_not_push_the_next_cut_into_a_gop() {
         let mut cadence = Cadence::new(Duration::from_secs(2));
-        let lengths = lengths(&mut cadence, &[0, 2000, 3500, 5500, 7500], 8_000);
-        assert_eq!(lengths, [1999, 1500, 2000, 1999]);
+        let lengths = lengths(&mut cadence, &[0, 2000, 3520, 5520, 7520], 8_000);
+        assert_eq!(lengths, [2000, 1520, 2000, 2000]);
     }
 
     #[test]
     fn a_key_frame_every_frame_makes_no_more_segments() {
-        let keys: Vec<u64> = (0..600).map(|n| n * 33).collect();
+        let keys: Vec<u64> = (0..600).map(|n| n * 40).collect();
         let lengths = lengths(&mut Cadence::new(Duration::from_secs(2)), &keys, 20_000);
-        assert!(lengths.iter().all(|length| (1900..=2100).contains(length)), "{lengths:?}");
+        assert_eq!(lengths, [2000; 9]);
     }
 }

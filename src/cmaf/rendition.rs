@@ -91,10 +91,6 @@ impl Rendition {
         self.track.id
     }
 
-    pub(super) fn track(&self) -> &Track {
-        &self.track
-    }
-
     /// `ticks` of the track in microseconds.
     pub(super) fn micros(&self, ticks: u64) -> u64 {
         self.track.timescale.micros(ticks)

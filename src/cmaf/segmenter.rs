@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use crate::media::{Cause, Epoch, Item, Sample, Track, TrackId, TrackKind};
 
+use super::Output;
 use super::cadence::{Cadence, Candidate};
 use super::rendition::{Queued, Rendition};
-use super::Output;
 
 /// How much longer than ever before a track may lag behind the others before its segments become gaps, in microseconds.
 const PATIENCE_US: u64 = 6_000_000;
@@ -99,7 +99,16 @@ impl Segmenter {
     }
 
     /// Ends all open segments with what they hold. What comes next starts with a discontinuity.
-    pub fn flush(&mut self) {
+    pub fn interrupt(&mut self) {
+        self.flush(Haste::Interrupt);
+    }
+
+    /// Ends all open segments with what they hold. A rendition that ended before the others ends there.
+    pub fn finish(&mut self) {
+        self.flush(Haste::Finish);
+    }
+
+    fn flush(&mut self, haste: Haste) {
         if self.renditions.is_empty() || self.is_flushed {
             return;
         }
@@ -112,7 +121,7 @@ impl Segmenter {
             self.cut_without_leader();
         }
         for position in 1..self.renditions.len() {
-            self.follow(position, Haste::Flush);
+            self.follow(position, haste);
         }
         if let Some(first_us) = self.longest_open_us(None) {
             self.cadence.fix(first_us);
@@ -121,9 +130,11 @@ impl Segmenter {
         let end_us = self.renditions.iter().filter_map(|r| Some(r.micros(r.nominal_end()?))).max().unwrap_or(0);
         let is_open = self.renditions.iter().any(|rendition| !rendition.is_empty());
         for rendition in &mut self.renditions {
-            if is_open {
-                let end = rendition.is_empty().then(|| rendition.ticks(end_us));
-                rendition.close(end, &mut self.outputs);
+            let is_gap = rendition.is_empty();
+            if is_gap && is_open && haste == Haste::Interrupt {
+                rendition.close(Some(rendition.ticks(end_us)), &mut self.outputs);
+            } else if !is_gap {
+                rendition.close(None, &mut self.outputs);
             }
             rendition.number = number + u64::from(is_open);
         }
@@ -135,7 +146,7 @@ impl Segmenter {
         match epoch.cause {
             Cause::Jump => self.breaks.push_back(epoch.start_us),
             Cause::Publish => {
-                self.flush();
+                self.interrupt();
                 if self.is_flushed {
                     for rendition in &mut self.renditions {
                         rendition.break_off(rendition.ticks(epoch.start_us));
@@ -163,23 +174,13 @@ impl Segmenter {
             None => true,
             Some(leader) => track.id.kind == TrackKind::Video && leader.id().kind == TrackKind::Audio,
         };
+        // Pictures that join a broadcast which sound has led lead from here on: sound is cut where they begin.
+        if leads && self.renditions.first().is_some_and(|leader| !leader.is_empty()) {
+            self.cut(self.front_us, None, true);
+        }
         let number = self.renditions.first().map_or(0, |leader| leader.number);
-        if !leads {
-            self.renditions.push(Rendition::new(track, number));
-            return;
-        }
-        // Pictures join a broadcast that sound has led: sound is cut where they begin.
-        if let Some(leader) = self.renditions.first_mut()
-            && !leader.is_empty()
-        {
-            self.cuts.push_back(Cut { number, at_us: self.front_us, is_break: true });
-            self.renditions.insert(0, Rendition::new(track, number + 1));
-            self.renditions[0].break_off(0);
-            self.horizon_us = self.front_us;
-            self.follow_all();
-        } else {
-            self.renditions.insert(0, Rendition::new(track, number));
-        }
+        let position = if leads { 0 } else { self.renditions.len() };
+        self.renditions.insert(position, Rendition::new(track, number));
     }
 
     fn handle_sample(&mut self, id: TrackId, sample: Sample) {
@@ -351,11 +352,11 @@ impl Segmenter {
                     // A new configuration needs a break of all renditions; the leader cuts at its next sample.
                     let at_us = follower.nominal_end().map_or(0, |end| follower.micros(end));
                     match cut {
-                        Some(cut) if at_us + 1 >= cut.at_us || haste == Haste::Flush => {
+                        Some(cut) if at_us + 1 >= cut.at_us || haste != Haste::Wait => {
                             end_follower(follower, cut, None, outputs);
                         }
                         Some(cut) => end_follower(follower, Cut { is_break: true, ..cut }, None, outputs),
-                        None if haste == Haste::Flush => {
+                        None if haste != Haste::Wait => {
                             follower.queue.pop_front();
                         }
                         None => {
@@ -391,6 +392,9 @@ impl Segmenter {
                     if haste == Haste::Wait && !is_given_up {
                         return;
                     }
+                    if haste == Haste::Finish {
+                        return;
+                    }
                     let end = follower.ticks(cut.at_us);
                     end_follower(follower, cut, Some(end), outputs);
                 }
@@ -422,7 +426,10 @@ impl Segmenter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Haste {
     Wait,
-    Flush,
+    /// It takes what there is; what it lacks becomes gaps.
+    Interrupt,
+    /// It takes what there is, and ends.
+    Finish,
 }
 
 /// How long a track is waited for, in microseconds.

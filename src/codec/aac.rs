@@ -267,3 +267,90 @@ const HIGHEST_SAMPLE_RATE: u32 = 192_000;
 /// Table 1.18, by `samplingFrequencyIndex`.
 const SAMPLE_RATES: [u32; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::samples::{FFMPEG_AAC, HE_AAC, hex};
+
+    /// Object type, extension, core rate, rate, channels, samples a frame, RFC 6381.
+    type Facts = (u8, Extension, u32, u32, u8, u32, &'static str);
+
+    fn check(record: &str, (object_type, extension, core_rate, rate, channels, samples, name): Facts) {
+        let found = Configuration::parse(hex(record)).unwrap();
+        assert_eq!(found.record(), &hex(record));
+        assert_eq!(found.object_type(), object_type, "{record}");
+        assert_eq!(found.extension(), extension, "{record}");
+        assert_eq!((found.core_sample_rate(), found.sample_rate()), (core_rate, rate), "{record}");
+        assert_eq!((found.channels(), found.samples_per_frame()), (channels, samples), "{record}");
+        assert_eq!(found.rfc6381(), name, "{record}");
+    }
+
+    #[test]
+    fn configurations_of_encoders_in_the_field_are_understood() {
+        // ffmpeg and OBS say "no SBR" in the sync extension; GStreamer and others say nothing.
+        check(FFMPEG_AAC, (2, Extension::None, 48_000, 48_000, 2, 1024, "mp4a.40.2"));
+        check("1190", (2, Extension::None, 48_000, 48_000, 2, 1024, "mp4a.40.2"));
+        check("1210", (2, Extension::None, 44_100, 44_100, 2, 1024, "mp4a.40.2"));
+        check("138856e500", (2, Extension::None, 22_050, 22_050, 1, 1024, "mp4a.40.2"));
+        // Other bytes behind the configuration are nothing to us.
+        check("1210 0000 00", (2, Extension::None, 44_100, 44_100, 2, 1024, "mp4a.40.2"));
+    }
+
+    #[test]
+    fn he_aac_counts_in_the_rate_that_comes_out() {
+        check(HE_AAC, (2, Extension::Sbr, 24_000, 48_000, 2, 2048, "mp4a.40.5"));
+        // Parametric stereo: one channel in, two out.
+        check("eb098800", (2, Extension::ParametricStereo, 24_000, 48_000, 2, 2048, "mp4a.40.29"));
+        // The same two by the backward compatible sync extension.
+        check("131056e598", (2, Extension::Sbr, 24_000, 48_000, 2, 2048, "mp4a.40.5"));
+        check("130856e59d4880", (2, Extension::ParametricStereo, 24_000, 48_000, 2, 2048, "mp4a.40.29"));
+        // SBR that does not double the rate.
+        check("29918800", (2, Extension::Sbr, 48_000, 48_000, 2, 1024, "mp4a.40.5"));
+    }
+
+    #[test]
+    fn frames_of_960_samples_explicit_rates_and_program_configs_are_understood() {
+        check("1194", (2, Extension::None, 48_000, 48_000, 2, 960, "mp4a.40.2"));
+        check("1780 5dc0 10", (2, Extension::None, 48_000, 48_000, 2, 1024, "mp4a.40.2"));
+        check("11b0", (2, Extension::None, 48_000, 48_000, 6, 1024, "mp4a.40.2"));
+        check("11b8", (2, Extension::None, 48_000, 48_000, 8, 1024, "mp4a.40.2"));
+        // One front pair, one front single, one back pair, an LFE.
+        check("1180 04c8050020180000", (2, Extension::None, 48_000, 48_000, 6, 1024, "mp4a.40.2"));
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_refused_in_words() {
+        for (record, words) in [
+            ("", "the record is empty"),
+            ("11", "the bytes end within the AudioSpecificConfig"),
+            ("0000", "AAC object type 0 is not supported"),
+            // USAC (42) and Opus-like escapes.
+            ("f94640", "AAC object type 42 is not supported"),
+            ("1690", "13 is no sampling frequency index"),
+            ("178000000010", "0 is no sample rate"),
+            ("11c8", "9 is no channel configuration"),
+            ("2b120800", "44100 is no SBR sample rate"),
+        ] {
+            assert_eq!(Configuration::parse(hex(record)).unwrap_err().to_string(), words, "{record}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        #[test]
+        fn no_bytes_make_it_panic_and_what_is_accepted_is_sane(
+            start in prop::sample::select(vec!["", "1190", "1180", "2b11", "eb09", "1310"]),
+            rest in prop::collection::vec(any::<u8>(), 0..24),
+        ) {
+            if let Ok(found) = Configuration::parse([&hex(start)[..], &rest].concat().into()) {
+                prop_assert!((1..=MOST_CHANNELS).contains(&found.channels()));
+                prop_assert!((1..=HIGHEST_SAMPLE_RATE).contains(&found.sample_rate()));
+                prop_assert!(matches!(found.samples_per_frame(), 960 | 1024 | 1920 | 2048));
+            }
+        }
+    }
+}

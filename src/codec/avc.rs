@@ -1,9 +1,12 @@
-//! H.264: the decoder configuration record, and one cheap walk over an access unit's NAL unit headers.
+//! H.264: the decoder configuration record here, access units in `access_unit`.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use h264_reader::nal::sps::{FrameMbsFlags, SeqParameterSet};
+mod access_unit;
+
+use bytes::{Bytes, BytesMut};
+use h264_reader::nal::sps::{SeqParameterSet, TimingInfo, VideoSignalType};
 use h264_reader::rbsp::{BitReader, decode_nal};
 
+pub use self::access_unit::{AccessUnit, inspect, normalise};
 use super::{Error, FrameRate};
 
 /// An `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15 §5.3.3.1) that has been parsed. Two are equal when their bytes are.
@@ -138,166 +141,6 @@ impl Configuration {
     }
 }
 
-/// What an access unit's NAL unit headers tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct AccessUnit {
-    /// It holds at least one slice: it is a picture.
-    pub has_slice: bool,
-    /// It holds an IDR slice: decoding can start here.
-    pub has_idr: bool,
-    /// `recovery_frame_cnt` of a recovery point SEI: decoding that starts here shows right pictures after so many frames
-    /// (0 at the I picture of an open GOP, more with intra refresh).
-    pub recovery_frame_count: Option<u32>,
-    /// It holds a unit of no bytes (or padding at the end), which [`normalise`] takes out.
-    pub has_empty_unit: bool,
-    /// It holds an SPS or PPS, which an `avc1` track should have in its header only.
-    pub has_parameter_set: bool,
-}
-
-/// Looks at the headers of an access unit's NAL units (H.264 §7.3.1). Slices are not read, nothing is allocated.
-///
-/// # Errors
-/// [`Error::CutShort`] when a length runs past the end: the tag is broken and should be skipped and counted.
-pub fn inspect(data: &[u8], nal_length_size: u8) -> Result<AccessUnit, Error> {
-    let mut found = AccessUnit::default();
-    for unit in Units::new(data, nal_length_size) {
-        let unit = unit?;
-        let Some(&header) = unit.first() else {
-            found.has_empty_unit = true;
-            continue;
-        };
-        match header & 0b1_1111 {
-            IDR_SLICE => {
-                found.has_slice = true;
-                found.has_idr = true;
-            }
-            1..IDR_SLICE => found.has_slice = true,
-            SEI => found.recovery_frame_count = found.recovery_frame_count.or_else(|| recovery_frame_count(&unit[1..])),
-            SPS | PPS => found.has_parameter_set = true,
-            _ => {}
-        }
-    }
-    Ok(found)
-}
-
-/// The access unit with 4-byte lengths and without empty units: the same slice when that is what it is already. Units from
-/// a broken length on are left out; [`inspect`] refuses such an access unit.
-pub fn normalise(data: &Bytes, nal_length_size: u8) -> Bytes {
-    let is_filled = |unit: Result<&[u8], Error>| unit.is_ok_and(|unit| !unit.is_empty());
-    if nal_length_size == 4 && Units::new(data, nal_length_size).all(is_filled) {
-        return data.clone();
-    }
-    // Lengths of 1 byte grow by 3, and the shortest unit is of 1 byte.
-    let mut normal = BytesMut::with_capacity(data.len() + data.len() / 2 * 3);
-    for unit in Units::new(data, nal_length_size).map_while(Result::ok).filter(|unit| !unit.is_empty()) {
-        let length = u32::try_from(unit.len()).expect("a unit whose length was read from at most 4 bytes");
-        normal.put_u32(length);
-        normal.put_slice(unit);
-    }
-    normal.freeze()
-}
-
-/// The NAL units of an access unit in the length-prefixed form of ISO/IEC 14496-15 §5.3.2. A run of fewer zero bytes than a
-/// length has, at the very end, counts as an empty unit.
-struct Units<'a> {
-    rest: &'a [u8],
-    length_size: usize,
-}
-
-impl<'a> Units<'a> {
-    fn new(data: &'a [u8], nal_length_size: u8) -> Self {
-        debug_assert!(matches!(nal_length_size, 1 | 2 | 4));
-        Self { rest: data, length_size: nal_length_size.into() }
-    }
-
-    fn broken(&mut self) -> Option<Result<&'a [u8], Error>> {
-        self.rest = &[];
-        Some(Err(Error::CutShort("last NAL unit")))
-    }
-}
-
-impl<'a> Iterator for Units<'a> {
-    type Item = Result<&'a [u8], Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let Some((length, rest)) = self.rest.split_at_checked(self.length_size) else {
-            if self.rest.iter().any(|&byte| byte != 0) {
-                return self.broken();
-            }
-            self.rest = &[];
-            return Some(Ok(&[]));
-        };
-        let length = length.iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
-        let Some((unit, rest)) = rest.split_at_checked(length) else {
-            return self.broken();
-        };
-        self.rest = rest;
-        Some(Ok(unit))
-    }
-}
-
-/// `recovery_frame_cnt` of the recovery point message in an SEI NAL unit's payload (H.264 §7.3.2.3, §D.1.8), if it has one.
-fn recovery_frame_count(payload: &[u8]) -> Option<u32> {
-    let mut bytes = WithoutEmulation { rest: payload, zeros: 0 };
-    loop {
-        let payload_type = ff_coded(&mut bytes)?;
-        let payload_size = ff_coded(&mut bytes)?;
-        if payload_type == RECOVERY_POINT {
-            return unsigned_exp_golomb(bytes.take(payload_size));
-        }
-        // Leaves the loop at the end: a message cannot skip more bytes than there are.
-        if payload_size > 0 {
-            bytes.nth(payload_size - 1)?;
-        }
-    }
-}
-
-/// A payload type or size: as many 255s as fit, and the remainder.
-fn ff_coded(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
-    let mut value = 0_usize;
-    loop {
-        let byte = bytes.next()?;
-        value = value.saturating_add(byte.into());
-        if byte != 0xff {
-            return Some(value);
-        }
-    }
-}
-
-/// `ue(v)` (H.264 §9.1) at the start of `bytes`.
-fn unsigned_exp_golomb(bytes: impl Iterator<Item = u8>) -> Option<u32> {
-    let mut bits = bytes.flat_map(|byte| (0..8).rev().map(move |shift| u32::from(byte >> shift & 1)));
-    let zeros = bits.by_ref().take(32).position(|bit| bit == 1)?;
-    let mut value = 1_u32;
-    for _ in 0..zeros {
-        value = value << 1 | bits.next()?;
-    }
-    Some(value - 1)
-}
-
-/// The bytes of an RBSP: those of a NAL unit without each `03` that follows two zeros (H.264 §7.3.1).
-struct WithoutEmulation<'a> {
-    rest: &'a [u8],
-    zeros: u8,
-}
-
-impl Iterator for WithoutEmulation<'_> {
-    type Item = u8;
-
-    fn next(&mut self) -> Option<u8> {
-        let mut byte = *self.rest.split_off_first()?;
-        if self.zeros >= 2 && byte == 3 {
-            self.zeros = 0;
-            byte = *self.rest.split_off_first()?;
-        }
-        self.zeros = if byte == 0 { self.zeros.saturating_add(1) } else { 0 };
-        Some(byte)
-    }
-}
-
 /// Takes `count` length-prefixed parameter sets off `rest` and returns the first that is not empty.
 fn parameter_sets<'a>(rest: &mut &'a [u8], count: u8) -> Result<Option<&'a [u8]>, Error> {
     let mut first = None;
@@ -337,7 +180,6 @@ fn dimensions(sps: &SeqParameterSet) -> Result<(u16, u16), Error> {
             return Err(Error::Invalid { field, value: u64::from(value) + 1 });
         }
     }
-    debug_assert!(matches!(sps.frame_mbs_flags, FrameMbsFlags::Frames | FrameMbsFlags::Fields { .. }));
     let (width, height) = sps.pixel_dimensions().map_err(|_| Error::UnreadableParameterSet)?;
     let pixels = |field, value: u32| match u16::try_from(value) {
         Ok(pixels @ 1..) => Ok(pixels),
@@ -347,12 +189,12 @@ fn dimensions(sps: &SeqParameterSet) -> Result<(u16, u16), Error> {
 }
 
 /// H.264 §E.2.1: a tick is half a frame.
-fn fixed_frame_rate(timing: &h264_reader::nal::sps::TimingInfo) -> Option<FrameRate> {
+fn fixed_frame_rate(timing: &TimingInfo) -> Option<FrameRate> {
     let is_sane = timing.fixed_frame_rate_flag && timing.num_units_in_tick > 0 && timing.time_scale > 0;
     is_sane.then(|| FrameRate { frames: timing.time_scale.into(), seconds: 2 * u64::from(timing.num_units_in_tick) })
 }
 
-fn colour(signal: &h264_reader::nal::sps::VideoSignalType) -> Option<Colour> {
+fn colour(signal: &VideoSignalType) -> Option<Colour> {
     let description = signal.colour_description.as_ref()?;
     Some(Colour {
         primaries: description.colour_primaries,
@@ -372,13 +214,119 @@ fn with_four_byte_lengths(record: &Bytes) -> Bytes {
     normal.freeze()
 }
 
-const IDR_SLICE: u8 = 5;
-const SEI: u8 = 6;
 const SPS: u8 = 7;
-const PPS: u8 = 8;
-
-/// The recovery point message's payload type.
-const RECOVERY_POINT: usize = 6;
 
 /// Macroblocks in a row or column of a picture that we believe: 65 536 pixels.
 const MOST_MACROBLOCKS: u32 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::samples::{FFMPEG_AVC_5994, OBS_AVC, TWO_BYTE_LENGTHS_AVC, hex};
+
+    #[test]
+    fn a_record_tells_size_rate_and_colour() {
+        let obs = Configuration::parse(hex(OBS_AVC)).unwrap();
+        assert_eq!(obs.record(), &hex(OBS_AVC));
+        assert_eq!((obs.width(), obs.height()), (640, 360));
+        assert_eq!(obs.display_size(), (640, 360));
+        assert_eq!(obs.nal_length_size(), 4);
+        assert_eq!((obs.profile(), obs.profile_compatibility(), obs.level()), (100, 0, 30));
+        assert_eq!(obs.rfc6381(), "avc1.64001e");
+        assert_eq!(obs.frame_rate().unwrap().millihertz(), 30_000);
+        assert_eq!(obs.pixel_aspect_ratio(), Some((1, 1)));
+        assert_eq!(obs.colour(), Some(Colour { primaries: 1, transfer: 1, matrix: 1, is_full_range: false }));
+    }
+
+    #[test]
+    fn a_rate_that_is_not_fixed_is_no_promise() {
+        let ntsc = Configuration::parse(hex(FFMPEG_AVC_5994)).unwrap();
+        assert_eq!((ntsc.width(), ntsc.height()), (320, 180));
+        assert_eq!(ntsc.frame_rate(), None);
+        assert_eq!(ntsc.rfc6381(), "avc1.640015");
+    }
+
+    #[test]
+    fn ntsc_rates_are_rounded_only_when_written() {
+        let timing = TimingInfo { num_units_in_tick: 1001, time_scale: 120_000, fixed_frame_rate_flag: true };
+        assert_eq!(fixed_frame_rate(&timing), Some(FrameRate { frames: 120_000, seconds: 2002 }));
+        assert_eq!(fixed_frame_rate(&timing).unwrap().millihertz(), 59_940);
+        assert_eq!(fixed_frame_rate(&TimingInfo { num_units_in_tick: 0, ..timing }), None);
+    }
+
+    #[test]
+    fn lengths_of_two_bytes_become_four_in_the_record() {
+        let configuration = Configuration::parse(hex(TWO_BYTE_LENGTHS_AVC)).unwrap();
+        assert_eq!(configuration.nal_length_size(), 2);
+        let mut expected = hex(TWO_BYTE_LENGTHS_AVC).to_vec();
+        expected[4] = 0xff;
+        assert_eq!(configuration.record(), &expected);
+        assert_eq!((configuration.width(), configuration.height()), (192, 108));
+    }
+
+    #[test]
+    fn zeros_behind_the_sps_and_empty_entries_are_passed_over() {
+        let mut record = hex("0164001effe2 0000 001f 6764001eacd940a02ff97016a0202028000003000800000301e478b16cb000");
+        assert_eq!(Configuration::parse(record.clone()), Err(Error::CutShort("decoder configuration record")));
+        record = [&record[..], &hex("02 0000 0004 68efbcb0")].concat().into();
+        assert_eq!(Configuration::parse(record).unwrap().width(), 640);
+    }
+
+    #[test]
+    fn anamorphic_pictures_are_stretched_for_show_only() {
+        let mut configuration = Configuration::parse(hex(OBS_AVC)).unwrap();
+        configuration.pixel_aspect_ratio = Some((4, 3));
+        assert_eq!(configuration.display_size(), (853, 360));
+        configuration.pixel_aspect_ratio = Some((8, 9));
+        assert_eq!(configuration.display_size(), (640, 405));
+        configuration.pixel_aspect_ratio = Some((u16::MAX, 1));
+        assert_eq!(configuration.display_size(), (u16::MAX, 360));
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_in_words() {
+        for (record, words) in [
+            ("", "the record is empty"),
+            ("01", "the bytes end within the decoder configuration record"),
+            ("0264001effe0", "2 is no version of the decoder configuration record"),
+            ("0164001efee0 00", "3 is no NAL unit length size"),
+            ("0164001effe0 00", "there is no SPS"),
+            ("0164001effe1 0000 00", "there is no SPS"),
+            ("0164001effe1 0002 68ef 01 0002 68ef", "there is no SPS"),
+            ("0164001effe1 0001 67 01 0002 68ef", "the sequence parameter set cannot be read"),
+            ("0164001effe1 0009 67", "the bytes end within the decoder configuration record"),
+        ] {
+            assert_eq!(Configuration::parse(hex(record)).unwrap_err().to_string(), words, "{record}");
+        }
+        let without_pps = &hex(OBS_AVC)[..OBS_AVC.len() / 2 - 7];
+        let record = [without_pps, &[0]].concat();
+        assert_eq!(Configuration::parse(record.into()), Err(Error::Missing("PPS")));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(record in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Configuration::parse(record.into());
+        }
+
+        #[test]
+        fn no_damage_to_a_record_makes_the_parser_panic(
+            sample in prop::sample::select(vec![OBS_AVC, FFMPEG_AVC_5994, TWO_BYTE_LENGTHS_AVC]),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        ) {
+            let mut record = hex(sample).to_vec();
+            for (index, byte) in damage {
+                let at = index.index(record.len());
+                record[at] = byte;
+            }
+            if let Ok(configuration) = Configuration::parse(record.into()) {
+                prop_assert!(configuration.width() > 0 && configuration.height() > 0);
+                let _ = (configuration.display_size(), configuration.frame_rate().map(FrameRate::millihertz));
+            }
+        }
+    }
+}

@@ -65,6 +65,14 @@ impl Configuration {
         }
     }
 
+    /// Audio samples in each coded frame, as decoded.
+    pub fn samples_per_frame(&self) -> Option<u32> {
+        match self {
+            Self::Avc(_) => None,
+            Self::Aac(aac) => Some(aac.samples_per_frame()),
+        }
+    }
+
     /// Audio channels, as decoded.
     pub fn channels(&self) -> Option<u8> {
         match self {
@@ -133,3 +141,29 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Records of real encoders, for tests here and elsewhere.
+#[cfg(test)]
+pub(crate) mod samples {
+    use bytes::Bytes;
+
+    /// OBS Studio 29.0.2, x264: 640x360, 30 frames a second.
+    pub(crate) const OBS_AVC: &str =
+        "0164001effe1001e6764001eacd940a02ff97016a0202028000003000800000301e478b16cb001000468efbcb0";
+    /// ffmpeg 5.1, x264: 320x180, 60000/1001 frames a second.
+    pub(crate) const FFMPEG_AVC_5994: &str =
+        "01640015ffe1001867640015acd941419f9f011000003e90001d4c00f162d96001000668ebe084b22cfdf8f800";
+    /// ffmpeg 5.1, x264: 192x108, 25 frames a second; edited by hand to NAL unit lengths of 2 bytes.
+    pub(crate) const TWO_BYTE_LENGTHS_AVC: &str =
+        "0164000bfde100196764000bacd9430ffbc044000003000400000300c83c50a65801000668ebe1d2c8b0fdf8f800";
+    /// ffmpeg 5.1: AAC-LC, 48 kHz, stereo.
+    pub(crate) const FFMPEG_AAC: &str = "119056e500";
+    /// libfdk_aac: HE-AAC, 24 kHz core, 48 kHz out, stereo.
+    pub(crate) const HE_AAC: &str = "2b118800";
+
+    /// Bytes written as hexadecimal digits, spaces between them ignored.
+    pub(crate) fn hex(text: &str) -> Bytes {
+        let digits: Vec<_> = text.chars().filter(|c| !c.is_whitespace()).map(|c| c.to_digit(16).unwrap()).collect();
+        digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap()).collect()
+    }
+}

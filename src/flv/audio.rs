@@ -106,3 +106,89 @@ const CODED_FRAMES: u8 = 1;
 const SEQUENCE_END: u8 = 2;
 const MULTICHANNEL_CONFIG: u8 = 4;
 const MULTITRACK: u8 = 5;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::samples::{FFMPEG_AAC, hex};
+
+    fn audio(body: &str) -> Result<Option<AudioTag>, Error> {
+        let tag = parse_audio(1234, &hex(body))?;
+        Ok(tag.map(|tag| match tag {
+            Tag { timestamp: 1234, body: TagBody::Audio(audio) } => audio,
+            other => panic!("{other:?}"),
+        }))
+    }
+
+    fn tag(track: u8, codec: FourCc, packet: AudioPacket) -> Result<Option<AudioTag>, Error> {
+        Ok(Some(AudioTag { track, codec, packet }))
+    }
+
+    #[test]
+    fn legacy_and_enhanced_come_out_alike() {
+        let start = tag(0, FourCc::AAC, AudioPacket::SequenceStart(hex(FFMPEG_AAC)));
+        assert_eq!(audio(&format!("af00{FFMPEG_AAC}")), start);
+        assert_eq!(audio(&format!("90 6d703461{FFMPEG_AAC}")), start);
+
+        let frame = tag(0, FourCc::AAC, AudioPacket::CodedFrames(hex("211004")));
+        assert_eq!(audio("af01211004"), frame);
+        // The rate, size and type in the first byte do not matter.
+        assert_eq!(audio("a001211004"), frame);
+        assert_eq!(audio("91 6d703461 211004"), frame);
+
+        assert_eq!(audio("2fff fb90"), tag(0, FourCc::MP3, AudioPacket::CodedFrames(hex("fffb90"))));
+        assert_eq!(audio("91 2e6d7033 fffb90"), tag(0, FourCc::MP3, AudioPacket::CodedFrames(hex("fffb90"))));
+    }
+
+    #[test]
+    fn what_says_nothing_is_none() {
+        // Empty; the sequence header that ffmpeg sends when it relays MPEG-TS; a frame of no bytes; ffmpeg 9's speakers.
+        for body in ["", "af00", "af01", "2f", "90 6d703461", "91 6d703461", "94 4f707573 010200000003"] {
+            assert_eq!(audio(body), Ok(None), "{body}");
+        }
+    }
+
+    #[test]
+    fn other_tracks_are_never_track_0() {
+        // As ffmpeg 9 sends them.
+        assert_eq!(
+            audio("95 00 6d703461 01 119056e500"),
+            tag(1, FourCc::AAC, AudioPacket::SequenceStart(hex("119056e500")))
+        );
+        assert_eq!(audio("95 01 6d703461 01 dc004c61"), tag(1, FourCc::AAC, AudioPacket::CodedFrames(hex("dc004c61"))));
+        assert_eq!(audio("95 04 6d703461 01 010200000003"), Ok(None));
+        assert_eq!(audio("95 02 6d703461 01"), tag(1, FourCc::AAC, AudioPacket::SequenceEnd));
+        let several = "95 11 6d703461 00 000001 21 01 000001 22";
+        assert_eq!(audio(several), Err(Error::Unsupported("several tracks in one message are")));
+    }
+
+    #[test]
+    fn enhanced_codecs_are_named_by_their_four_characters() {
+        let head = "4f707573486561640102380180bb0000000000";
+        assert_eq!(audio(&format!("90 4f707573 {head}")), tag(0, FourCc::OPUS, AudioPacket::SequenceStart(hex(head))));
+        assert_eq!(FourCc::OPUS.to_string(), "Opus");
+        assert_eq!(FourCc(*b"a\n\x00\xff").to_string(), r"a\n\x00\xff");
+        // Behind a nanosecond offset.
+        assert_eq!(audio("97 02 000001 01 4f707573 7c0c"), tag(0, FourCc::OPUS, AudioPacket::CodedFrames(hex("7c0c"))));
+    }
+
+    #[test]
+    fn what_cannot_be_carried_is_named() {
+        assert_eq!(audio("b6 00"), Err(Error::UnsupportedCodec { track: 0, codec: "Speex" }));
+        assert_eq!(audio("3f 00").unwrap_err().to_string(), "linear PCM is not supported");
+        assert_eq!(audio("af02"), Err(Error::PacketType(2)));
+        assert_eq!(audio("93 6d703461"), Err(Error::PacketType(3)));
+        for body in ["af", "90", "90 6d70", "95", "95 01 6d703461", "97 02 00"] {
+            assert_eq!(audio(body), Err(Error::CutShort("audio tag header")), "{body}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(first: u8, rest in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = parse_audio(0, &[&[first][..], &rest].concat().into());
+        }
+    }
+}

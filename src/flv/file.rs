@@ -118,3 +118,75 @@ const TAG_HEADER_BYTES: usize = 11;
 const PREVIOUS_TAG_SIZE_BYTES: usize = 4;
 /// The tag is encrypted.
 const FILTER_BIT: u8 = 0x20;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::samples::hex;
+    use crate::flv::{FourCc, TagBody, VideoPacket, VideoTag};
+
+    const HEADER: &str = "464c5601 05 00000009 00000000";
+    const VIDEO: &str = "09 000006 ffffff fe 000000 270100000041 00000011";
+    const AUDIO: &str = "08 000003 000017 00 000000 af0121 0000000e";
+
+    fn tags(file: &str) -> Vec<Result<FileTag, Error>> {
+        FileTags::new(&hex(file)).unwrap().collect()
+    }
+
+    #[test]
+    fn a_file_gives_its_tags_in_order() {
+        // An unknown tag type (15) between them is passed over.
+        let found = tags(&format!("{HEADER}{VIDEO}0f 000001 000000 00 000000 00 0000000c{AUDIO}"));
+        let video =
+            FileTag { position: 13, kind: FileTagKind::Video, timestamp: 0xfeff_ffff, body: hex("270100000041") };
+        let audio = FileTag { position: 50, kind: FileTagKind::Audio, timestamp: 23, body: hex("af0121") };
+        assert_eq!(found, [Ok(video.clone()), Ok(audio)]);
+        let packet = VideoPacket::CodedFrames { composition_ms: 0, data: hex("41") };
+        let body = TagBody::Video(VideoTag { track: 0, codec: FourCc::AVC, is_key: false, packet });
+        assert_eq!(video.parse(), Ok(Some(Tag { timestamp: 0xfeff_ffff, body })));
+    }
+
+    #[test]
+    fn the_last_tag_size_may_be_missing() {
+        let file = format!("{HEADER}{AUDIO}");
+        assert_eq!(tags(&file[..file.len() - 8]).len(), 1);
+        assert_eq!(tags(HEADER), []);
+    }
+
+    #[test]
+    fn a_file_cut_short_gives_what_is_whole_and_an_error() {
+        let file = format!("{HEADER}{AUDIO}{VIDEO}");
+        let found = tags(&file[..file.len() - 13]);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[1], Err(Error::CutShort("FLV tag")));
+        assert_eq!(tags(&format!("{HEADER}0900")), [Err(Error::CutShort("FLV tag header"))]);
+        assert_eq!(
+            tags(&format!("{HEADER}29 000001 000000 00 000000 00")),
+            [Err(Error::Unsupported("encrypted FLV tags are"))]
+        );
+    }
+
+    #[test]
+    fn what_is_no_flv_file_is_refused() {
+        for (file, error) in [
+            ("", Error::NotFlv),
+            ("464c56", Error::NotFlv),
+            ("0000001866747970 00", Error::NotFlv),
+            ("464c5601 05 00000009", Error::CutShort("FLV file header")),
+            ("464c5601 05 00000000 00000000", Error::CutShort("FLV file header")),
+            ("464c5601 05 ffffffff 00000000", Error::CutShort("FLV file header")),
+        ] {
+            assert_eq!(FileTags::new(&hex(file)).unwrap_err(), error, "{file}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic_or_go_on_for_ever(rest in prop::collection::vec(any::<u8>(), 0..200)) {
+            let file = [&hex(HEADER)[..], &rest].concat().into();
+            prop_assert!(FileTags::new(&file).unwrap().count() <= rest.len());
+        }
+    }
+}

@@ -119,3 +119,122 @@ fn printable(text: &str) -> Option<String> {
 const LARGEST_NUMBER: f64 = 1e9;
 /// Enough for "obs-output module (libobs version 29.0.2-1+deb12u1)".
 const LONGEST_ENCODER_CHARACTERS: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rml_amf0::Amf0Value::{self, Null, Number, Utf8String};
+
+    use super::*;
+
+    fn text(text: &str) -> Amf0Value {
+        Utf8String(text.to_owned())
+    }
+
+    fn object<const N: usize>(properties: [(&str, Amf0Value); N]) -> Amf0Value {
+        Amf0Value::Object(properties.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
+    fn metadata(values: Vec<Amf0Value>) -> Option<Metadata> {
+        let body = rml_amf0::serialize(&values).unwrap().into();
+        parse_data(7, &body).unwrap().map(|tag| match tag {
+            Tag { timestamp: 7, body: TagBody::Metadata(metadata) } => metadata,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn what_obs_says_is_understood() {
+        let said = object([
+            ("duration", Number(0.0)),
+            ("width", Number(640.0)),
+            ("height", Number(360.0)),
+            ("videocodecid", Number(7.0)),
+            ("videodatarate", Number(350.0)),
+            ("framerate", Number(30.0)),
+            ("audiocodecid", Number(10.0)),
+            ("audiodatarate", Number(64.5)),
+            ("encoder", text("obs-output module (libobs version 29.0.2.1-1+b1)")),
+        ]);
+        let expected = Metadata {
+            width: Some(640),
+            height: Some(360),
+            frame_rate: Some(30.0),
+            video_bitrate: Some(350_000),
+            audio_bitrate: Some(64_500),
+            has_video: Some(true),
+            has_audio: Some(true),
+            encoder: Some("obs-output module (libobs version 29.0.2.1-1+b1)".to_owned()),
+        };
+        assert_eq!(metadata(vec![text("@setDataFrame"), text("onMetaData"), said.clone()]).as_ref(), Some(&expected));
+        // As relays and files have it.
+        assert_eq!(metadata(vec![text("onMetaData"), said]), Some(expected));
+    }
+
+    #[test]
+    fn an_ecma_array_without_an_end_marker_is_understood() {
+        let mut body = b"\x02\0\x0aonMetaData\x08\0\0\x27\x10".to_vec();
+        body.extend_from_slice(b"\0\x05width\0\x40\x84\0\0\0\0\0\0");
+        let Some(Tag { body: TagBody::Metadata(metadata), .. }) = parse_data(0, &body.into()).unwrap() else {
+            panic!()
+        };
+        assert_eq!(metadata, Metadata { width: Some(640), ..Metadata::default() });
+    }
+
+    #[test]
+    fn nonsense_is_no_hint() {
+        let said = object([
+            ("width", Number(f64::NAN)),
+            ("height", text(" 1080 ")),
+            ("framerate", Number(f64::INFINITY)),
+            ("fps", text("29.97")),
+            ("videodatarate", Number(-1.0)),
+            ("audiodatarate", Number(1e300)),
+            ("videocodecid", text("hvc1")),
+            ("audiocodecid", Null),
+            ("encoder", text("\0\u{7}\n")),
+        ]);
+        let expected =
+            Metadata { height: Some(1080), frame_rate: Some(29.97), has_video: Some(true), ..Metadata::default() };
+        // What was said about audio is no codec, but it was said.
+        assert_eq!(metadata(vec![text("onMetaData"), said]), Some(expected));
+    }
+
+    #[test]
+    fn who_names_one_codec_only_has_one_track() {
+        let audio_only = object([("audiocodecid", Number(10.0)), ("audiodatarate", Number(0.0))]);
+        let found = metadata(vec![text("onMetaData"), audio_only]).unwrap();
+        assert_eq!((found.has_video, found.has_audio), (Some(false), Some(true)));
+
+        let no_audio = object([("videocodecid", Number(7.0)), ("audiocodecid", Number(0.0))]);
+        let found = metadata(vec![text("onMetaData"), no_audio]).unwrap();
+        assert_eq!((found.has_video, found.has_audio), (Some(true), Some(false)));
+
+        let found = metadata(vec![text("onMetaData"), object([("width", Number(640.0))])]).unwrap();
+        assert_eq!((found.has_video, found.has_audio), (None, None));
+    }
+
+    #[test]
+    fn other_data_are_passed_over() {
+        for values in [
+            vec![],
+            vec![text("@setDataFrame")],
+            vec![text("onMetaData")],
+            vec![text("@setDataFrame"), text("onFI"), object([])],
+            vec![text("onTextData"), object([("text", text("hello"))])],
+            vec![text("onMetaData"), Null],
+            vec![Number(1.0), object([])],
+        ] {
+            assert_eq!(metadata(values.clone()), None, "{values:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(rest in prop::collection::vec(any::<u8>(), 0..60)) {
+            let start = b"\x02\0\x0aonMetaData\x08\0\0\0\x01\0\x05width";
+            parse_data(0, &[start, &rest[..]].concat().into()).unwrap();
+            parse_data(0, &rest.into()).unwrap();
+        }
+    }
+}

@@ -139,3 +139,131 @@ const CODED_FRAMES_X: u8 = 3;
 const METADATA: u8 = 4;
 const MPEG2TS_SEQUENCE_START: u8 = 5;
 const MULTITRACK: u8 = 6;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::samples::{OBS_AVC, hex};
+
+    fn video(body: &str) -> Result<Option<VideoTag>, Error> {
+        let tag = parse_video(1234, &hex(body))?;
+        Ok(tag.map(|tag| match tag {
+            Tag { timestamp: 1234, body: TagBody::Video(video) } => video,
+            other => panic!("{other:?}"),
+        }))
+    }
+
+    fn tag(track: u8, codec: FourCc, is_key: bool, packet: VideoPacket) -> Result<Option<VideoTag>, Error> {
+        Ok(Some(VideoTag { track, codec, is_key, packet }))
+    }
+
+    fn frames(composition_ms: i32, data: &str) -> VideoPacket {
+        VideoPacket::CodedFrames { composition_ms, data: hex(data) }
+    }
+
+    #[test]
+    fn legacy_and_enhanced_come_out_alike() {
+        let start = tag(0, FourCc::AVC, true, VideoPacket::SequenceStart(hex(OBS_AVC)));
+        assert_eq!(video(&format!("1700000000{OBS_AVC}")), start);
+        assert_eq!(video(&format!("90 61766331{OBS_AVC}")), start);
+
+        let key = tag(0, FourCc::AVC, true, frames(80, "000000036588 84"));
+        assert_eq!(video("1701000050 000000036588 84"), key);
+        assert_eq!(video("91 61766331 000050 000000036588 84"), key);
+
+        let inter = tag(0, FourCc::AVC, false, frames(0, "0000000141"));
+        assert_eq!(video("2701000000 0000000141"), inter);
+        assert_eq!(video("a3 61766331 0000000141"), inter);
+
+        let end = tag(0, FourCc::AVC, true, VideoPacket::SequenceEnd);
+        assert_eq!(video("1702000000"), end);
+        assert_eq!(video("1702"), end);
+        assert_eq!(video("92 61766331"), end);
+    }
+
+    #[test]
+    fn composition_times_are_signed() {
+        assert_eq!(video("2701ffffd8 00"), tag(0, FourCc::AVC, false, frames(-40, "00")));
+        assert_eq!(video("2701800000 00"), tag(0, FourCc::AVC, false, frames(-8_388_608, "00")));
+        assert_eq!(video("27017fffff 00"), tag(0, FourCc::AVC, false, frames(8_388_607, "00")));
+    }
+
+    #[test]
+    fn data_are_a_slice_of_the_body() {
+        let body = hex("2701000000 0000000141");
+        let Some(Tag { body: TagBody::Video(VideoTag { packet: VideoPacket::CodedFrames { data, .. }, .. }), .. }) =
+            parse_video(0, &body).unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(data.as_ptr(), body[5..].as_ptr());
+    }
+
+    #[test]
+    fn what_says_nothing_is_none() {
+        // Empty; nothing behind the header; a record of no bytes; command frames; the colours that ffmpeg 9 sends.
+        for body in [
+            "",
+            "2701000000",
+            "1700000000",
+            "5700",
+            "57",
+            "d5 00",
+            "90 61766331",
+            "d468766331 020009636f6c6f72496e666f",
+        ] {
+            assert_eq!(video(body), Ok(None), "{body}");
+        }
+    }
+
+    #[test]
+    fn enhanced_codecs_are_named_by_their_four_characters() {
+        // As ffmpeg 9 sends them.
+        assert_eq!(video("a1 68766331 0000a0 0000014c02"), tag(0, FourCc::HEVC, false, frames(160, "0000014c02")));
+        assert_eq!(video("a1 61763031 329a22"), tag(0, FourCc::AV1, false, frames(0, "329a22")));
+        assert_eq!(
+            video("90 61763031 81000c00"),
+            tag(0, FourCc::AV1, true, VideoPacket::SequenceStart(hex("81000c00")))
+        );
+        // Before Enhanced RTMP.
+        assert_eq!(video("2c01000028 0000000102"), tag(0, FourCc::HEVC, false, frames(40, "0000000102")));
+    }
+
+    #[test]
+    fn modifiers_are_skipped_and_tracks_are_told_apart() {
+        // A nanosecond offset of 3 bytes, then coded frames.
+        assert_eq!(video("a7 02 00000a 03 61766331 0000000141"), tag(0, FourCc::AVC, false, frames(0, "0000000141")));
+        // A long modifier, then another.
+        let long = format!("a7 ff 0100 {} 07 00 00 03 61766331 41", "00".repeat(257));
+        assert_eq!(video(&long), tag(0, FourCc::AVC, false, frames(0, "41")));
+        assert_eq!(video("a6 01 61766331 02 000050 41"), tag(2, FourCc::AVC, false, frames(80, "41")));
+        assert_eq!(video("96 00 61766331 01 0164"), tag(1, FourCc::AVC, true, VideoPacket::SequenceStart(hex("0164"))));
+    }
+
+    #[test]
+    fn what_cannot_be_carried_is_named() {
+        assert_eq!(video("22 00"), Err(Error::UnsupportedCodec { track: 0, codec: "Sorenson H.263" }));
+        assert_eq!(video("1f").unwrap_err().to_string(), "an unknown legacy video codec is not supported");
+        assert_eq!(video("2703000000"), Err(Error::PacketType(3)));
+        assert_eq!(video("98 61766331"), Err(Error::PacketType(8)));
+        assert_eq!(video("95 61763031").unwrap_err().to_string(), "MPEG-TS sequence headers are not supported");
+        assert_eq!(
+            video("a6 11 61766331 00 000001 41").unwrap_err().to_string(),
+            "several tracks in one message are not supported"
+        );
+        for body in
+            ["17", "1701", "17010000", "90", "906176", "91 61766331 0000", "a7", "a7 02 00", "a6", "a6 01 61766331"]
+        {
+            assert_eq!(video(body), Err(Error::CutShort("video tag header")), "{body}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(first: u8, rest in prop::collection::vec(any::<u8>(), 0..40)) {
+            let _ = parse_video(0, &[&[first][..], &rest].concat().into());
+        }
+    }
+}

@@ -68,7 +68,13 @@ impl MediaPlaylist {
     }
 
     /// Lists the next segment, and says what leaves.
-    pub(super) fn push(&mut self, segment: Segment, uri: &str, map_uri: &str, program_date_time_us: u64) -> Vec<Removed> {
+    pub(super) fn push(
+        &mut self,
+        segment: Segment,
+        uri: &str,
+        map_uri: &str,
+        program_date_time_us: u64,
+    ) -> Vec<Removed> {
         let has_map = self.listed.back().is_none_or(|last| last.segment.header != segment.header)
             // After a discontinuity it is said again, though it need not be: some players forget it there.
             || segment.is_discontinuous;

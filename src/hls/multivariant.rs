@@ -1,9 +1,9 @@
 //! The multivariant playlist: what there is to choose from, and at what bandwidth, as measured.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, Resolution, VariantStream};
+use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, QuotedOrUnquoted, Resolution, VariantStream};
 
 use crate::cmaf::Segment;
 use crate::codec::Configuration;
@@ -106,6 +106,7 @@ pub(super) struct Choice<'a> {
 pub(super) struct Multivariant {
     variants: Vec<VariantStream>,
     alternatives: Vec<AlternativeMedia>,
+    frame_rates: Vec<f64>,
 }
 
 impl Multivariant {
@@ -116,11 +117,17 @@ impl Multivariant {
             return Self {
                 variants: audios.iter().map(|audio| variant(audio, &[])).collect(),
                 alternatives: Vec::new(),
+                frame_rates: Vec::new(),
             };
         }
         Self {
             variants: videos.iter().map(|video| variant(video, &audios)).collect(),
-            alternatives: audios.iter().enumerate().map(|(position, audio)| alternative(audio, position == 0)).collect(),
+            alternatives: audios
+                .iter()
+                .enumerate()
+                .map(|(position, audio)| alternative(audio, position == 0))
+                .collect(),
+            frame_rates: videos.iter().map(|video| video.measured.frame_rate()).collect(),
         }
     }
 
@@ -130,7 +137,7 @@ impl Multivariant {
         let without_rates = |variant: &VariantStream| VariantStream {
             bandwidth: 0,
             average_bandwidth: None,
-            frame_rate: None,
+            other_attributes: None,
             ..variant.clone()
         };
         self.alternatives == now.alternatives
@@ -140,8 +147,8 @@ impl Multivariant {
                 without_rates(written) == without_rates(now)
                     && now.bandwidth <= written.bandwidth
                     && was.abs_diff(is) * 20 <= was
-                    && (written.frame_rate.unwrap_or(0.0) - now.frame_rate.unwrap_or(0.0)).abs() <= 1.0
             })
+            && self.frame_rates.iter().zip(&now.frame_rates).all(|(was, is)| (was - is).abs() <= 1.0)
     }
 
     pub(super) fn render(&self) -> Bytes {
@@ -177,12 +184,17 @@ fn variant(main: &Choice<'_>, audios: &[&Choice<'_>]) -> VariantStream {
             .configuration
             .resolution()
             .map(|(width, height)| Resolution { width: width.into(), height: height.into() }),
-        frame_rate: is_video.then(|| main.measured.frame_rate()),
+        other_attributes: is_video.then(|| frame_rate(main.measured.frame_rate())),
         audio: (is_video && !audios.is_empty()).then(|| AUDIO_GROUP.to_owned()),
         // Captions are looked for in a later version; none are declared.
         closed_captions: is_video.then_some(m3u8_rs::ClosedCaptionGroupId::None),
         ..VariantStream::default()
     }
+}
+
+/// `FRAME-RATE` with three decimals (RFC 8216bis 4.4.6.2), which `VariantStream::frame_rate` would leave to the number.
+fn frame_rate(rate: f64) -> HashMap<String, QuotedOrUnquoted> {
+    HashMap::from([("FRAME-RATE".to_owned(), QuotedOrUnquoted::Unquoted(format!("{rate:.3}")))])
 }
 
 fn alternative(audio: &Choice<'_>, is_default: bool) -> AlternativeMedia {

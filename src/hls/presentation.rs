@@ -222,15 +222,13 @@ impl Presentation {
 
     /// Deletes a track's headers that neither a listed nor a leaving segment needs.
     fn delete_unused_headers(&mut self, track: TrackId) {
-        let needed = self
-            .leaving
-            .iter()
-            .find(|leaving| leaving.track == track)
-            .map(|leaving| leaving.segment.header)
-            .or_else(|| {
-                let rendition = self.renditions.iter().find(|rendition| rendition.track == track)?;
-                rendition.playlist.as_ref()?.first().map(|first| first.header)
-            });
+        let needed =
+            self.leaving.iter().find(|leaving| leaving.track == track).map(|leaving| leaving.segment.header).or_else(
+                || {
+                    let rendition = self.renditions.iter().find(|rendition| rendition.track == track)?;
+                    rendition.playlist.as_ref()?.first().map(|first| first.header)
+                },
+            );
         let Some(needed) = needed else { return };
         loop {
             let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.track == track) else { return };
@@ -242,7 +240,7 @@ impl Presentation {
 
     /// When what is at `time_us` of the output timeline was received, in microseconds since 1970.
     fn program_date_time_us(&self, time_us: u64) -> u64 {
-        let epoch = self.epochs.iter().rev().find(|epoch| epoch.start_us <= time_us).or(self.epochs.front());
+        let epoch = self.epochs.iter().rev().find(|epoch| epoch.start_us <= time_us).or_else(|| self.epochs.front());
         epoch.map_or(0, |epoch| (epoch.anchor_unix_us + time_us).saturating_sub(epoch.anchor_us))
     }
 }

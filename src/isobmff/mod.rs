@@ -24,6 +24,8 @@
 //!
 //! One track a file (as CMAF wants it), whose id is [`TRACK_ID`]. Knows nothing of HLS.
 
+#[cfg(test)]
+mod listing;
 mod movie;
 mod movie_fragment;
 mod sample_entry;

@@ -87,3 +87,181 @@ fn encode_media_information(configuration: &Configuration, minf: &mut Vec<u8>) -
         Stco::default().encode(stbl)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use mp4_atom::{Codec, ReadFrom};
+
+    use super::*;
+    use crate::codec::samples::{FFMPEG_AAC, HE_AAC, OBS_AVC, hex};
+    use crate::codec::{aac, avc};
+    use crate::isobmff::listing::listing;
+    use crate::media::{Timescale, TrackId};
+
+    fn video(record: &str) -> Track {
+        let configuration = Configuration::Avc(avc::Configuration::parse(hex(record)).unwrap());
+        Track { id: TrackId::VIDEO, timescale: Timescale::VIDEO, configuration }
+    }
+
+    fn audio(record: &str) -> Track {
+        let aac = aac::Configuration::parse(hex(record)).unwrap();
+        let timescale = Timescale::new(aac.sample_rate()).unwrap();
+        Track { id: TrackId::AUDIO, timescale, configuration: Configuration::Aac(aac) }
+    }
+
+    fn header(track: &Track) -> BytesMut {
+        let mut out = BytesMut::new();
+        write_header(track, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_video_header_in_full() {
+        let expected = "
+ftyp 28 69736f36 00000000 69736f36 636d6663 6d703432
+moov 700
+  mvhd 120 01000000 00000000 00000000 00000000 00000000 00015f90 00000000 00000000 00010000 01000000 00000000 00000000 00010000 00000000 00000000 00000000 00010000 00000000 00000000 00000000 40000000 00000000 00000000 00000000 00000000 00000000 00000000 00000002
+  trak 532
+    tkhd 104 01000007 00000000 00000000 00000000 00000000 00000001 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00010000 00000000 00000000 00000000 00010000 00000000 00000000 00000000 40000000 02800000 01680000
+    mdia 420
+      mdhd 44 01000000 00000000 00000000 00000000 00000000 00015f90 00000000 00000000 55c40000
+      hdlr 38 00000000 00000000 76696465 00000000 00000000 00000000 76696465 6f00
+      minf 330
+        vmhd 20 00000001 +8
+        dinf 36
+          dref 28 00000000 00000001
+            url  12 00000001
+        stbl 266
+          stsd 190 00000000 00000001
+            avc1 174 00000000 00000001 00000000 00000000 00000000 00000000 02800168 00480000 00480000 00000000 00010000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000018 ffff
+              avcC 53 0164001e ffe1001e 6764001e acd940a0 2ff97016 a0202028 00000300 08000003 01e478b1 6cb00100 0468efbc b0
+              pasp 16 00000001 00000001
+              colr 19 6e636c78 00010001 000100
+          stts 16 +8
+          stsc 16 +8
+          stsz 20 +12
+          stco 16 +8
+  mvex 40
+    trex 32 00000000 00000001 00000001 +12
+";
+        assert_eq!(listing(&header(&video(OBS_AVC))), expected);
+    }
+
+    #[test]
+    fn an_audio_header_in_full() {
+        let expected = "
+ftyp 28 69736f36 00000000 69736f36 636d6663 6d703432
+moov 600
+  mvhd 120 01000000 00000000 00000000 00000000 00000000 0000bb80 00000000 00000000 00010000 01000000 00000000 00000000 00010000 00000000 00000000 00000000 00010000 00000000 00000000 00000000 40000000 00000000 00000000 00000000 00000000 00000000 00000000 00000002
+  trak 432
+    tkhd 104 01000007 00000000 00000000 00000000 00000000 00000001 00000000 00000000 00000000 00000000 00000000 00000000 01000000 00010000 00000000 00000000 00000000 00010000 00000000 00000000 00000000 40000000 +8
+    mdia 320
+      mdhd 44 01000000 00000000 00000000 00000000 00000000 0000bb80 00000000 00000000 55c40000
+      hdlr 38 00000000 00000000 736f756e 00000000 00000000 00000000 61756469 6f00
+      minf 230
+        smhd 16 +8
+        dinf 36
+          dref 28 00000000 00000001
+            url  12 00000001
+        stbl 170
+          stsd 94 00000000 00000001
+            mp4a 78 00000000 00000001 00000000 00000000 00020010 00000000 bb800000
+              esds 42 00000000 031c0000 00041440 15000000 00000000 00000000 05051190 56e50006 0102
+          stts 16 +8
+          stsc 16 +8
+          stsz 20 +12
+          stco 16 +8
+  mvex 40
+    trex 32 00000000 00000001 00000001 +12
+";
+        assert_eq!(listing(&header(&audio(FFMPEG_AAC))), expected);
+    }
+
+    #[test]
+    fn mp4_reads_the_video_header() {
+        let header = header(&video(OBS_AVC));
+        let reader = mp4::Mp4Reader::read_header(Cursor::new(&header), header.len() as u64).unwrap();
+        assert_eq!(reader.major_brand().to_string(), "iso6");
+        let track = &reader.tracks()[&TRACK_ID];
+        assert_eq!(track.track_type().unwrap(), mp4::TrackType::Video);
+        assert_eq!(track.media_type().unwrap(), mp4::MediaType::H264);
+        assert_eq!((track.width(), track.height()), (640, 360));
+        assert_eq!((track.timescale(), track.language(), track.sample_count()), (90_000, "und", 0));
+        assert_eq!(track.sequence_parameter_set().unwrap(), &hex(OBS_AVC)[8..38]);
+        assert_eq!(track.picture_parameter_set().unwrap(), &hex("68efbcb0"));
+        assert_eq!(track.duration().as_micros(), 0);
+    }
+
+    #[test]
+    fn mp4_reads_the_audio_header() {
+        let header = header(&audio(FFMPEG_AAC));
+        let reader = mp4::Mp4Reader::read_header(Cursor::new(&header), header.len() as u64).unwrap();
+        let track = &reader.tracks()[&TRACK_ID];
+        assert_eq!(track.media_type().unwrap(), mp4::MediaType::AAC);
+        assert_eq!(track.audio_profile().unwrap(), mp4::AudioObjectType::AacLowComplexity);
+        assert_eq!(track.sample_freq_index().unwrap(), mp4::SampleFreqIndex::Freq48000);
+        assert_eq!(track.channel_config().unwrap(), mp4::ChannelConfig::Stereo);
+        assert_eq!((track.timescale(), track.language()), (48_000, "und"));
+    }
+
+    fn movie(header: &BytesMut) -> mp4_atom::Moov {
+        let mut bytes = &header[..];
+        let file_type = mp4_atom::Ftyp::read_from(&mut bytes).unwrap();
+        assert_eq!(file_type.major_brand, b"iso6".into());
+        assert_eq!(file_type.compatible_brands, [b"iso6".into(), b"cmfc".into(), b"mp42".into()]);
+        let movie = mp4_atom::Moov::read_from(&mut bytes).unwrap();
+        assert!(bytes.is_empty());
+        movie
+    }
+
+    #[test]
+    fn mp4_atom_reads_what_hls_asks_of_the_video_header() {
+        let movie = movie(&header(&video(OBS_AVC)));
+        // RFC 8216bis §3.1.2: an mvex, durations of 0, empty sample tables, data in the same file.
+        assert_eq!(movie.mvex.unwrap().trex.len(), 1);
+        assert_eq!(movie.mvhd.duration, 0);
+        let [track] = &movie.trak[..] else { panic!("one track") };
+        assert_eq!((track.tkhd.duration, track.tkhd.track_id, track.mdia.mdhd.duration), (0, TRACK_ID, 0));
+        assert_eq!((track.tkhd.width.integer(), track.tkhd.height.integer()), (640, 360));
+        assert!(track.edts.is_none());
+        let table = &track.mdia.minf.stbl;
+        assert!(table.stts.entries.is_empty() && table.stsc.entries.is_empty());
+        assert_eq!(table.stsz.samples, mp4_atom::StszSamples::default());
+        assert!(table.stco.as_ref().unwrap().entries.is_empty());
+        let [Codec::Avc1(avc1)] = &table.stsd.codecs[..] else { panic!("{:?}", table.stsd) };
+        assert_eq!((avc1.visual.width, avc1.visual.height), (640, 360));
+        assert_eq!(avc1.avcc.length_size, 4);
+        assert_eq!(avc1.pasp, Some(mp4_atom::Pasp { h_spacing: 1, v_spacing: 1 }));
+        assert_eq!(avc1.colr, Some(mp4_atom::Colr::new(1, 1, 1, false).unwrap()));
+    }
+
+    #[test]
+    fn the_decoder_configuration_goes_in_byte_for_byte() {
+        for (track, record) in [(video(OBS_AVC), hex(OBS_AVC)), (audio(HE_AAC), hex(HE_AAC))] {
+            assert!(header(&track).windows(record.len()).any(|window| window == record));
+        }
+    }
+
+    #[test]
+    fn he_aac_is_described_as_it_comes_out() {
+        let movie = movie(&header(&audio(HE_AAC)));
+        let track = &movie.trak[0];
+        assert_eq!(track.mdia.mdhd.timescale, 48_000);
+        assert_eq!(track.tkhd.volume, 1.into());
+        let [Codec::Mp4a(mp4a)] = &track.mdia.minf.stbl.stsd.codecs[..] else { panic!() };
+        assert_eq!((mp4a.audio.channel_count, mp4a.audio.sample_rate), (2, 48_000.into()));
+        let decoder = &mp4a.esds.es_desc.dec_config;
+        assert_eq!((decoder.object_type_indication, decoder.stream_type), (0x40, 5));
+        assert_eq!(decoder.dec_specific.as_ref().unwrap().raw, hex(HE_AAC));
+    }
+
+    #[test]
+    fn a_rate_that_does_not_fit_is_left_to_the_decoder_configuration() {
+        let movie = movie(&header(&audio("1010")));
+        assert_eq!(movie.trak[0].mdia.mdhd.timescale, 96_000);
+        let [Codec::Mp4a(mp4a)] = &movie.trak[0].mdia.minf.stbl.stsd.codecs[..] else { panic!() };
+        assert_eq!(mp4a.audio.sample_rate, 0.into());
+    }
+}

@@ -126,7 +126,9 @@ pub enum Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::UnsupportedCodec { track, codec } => write!(f, "{track} is left out: its codec {codec} is not carried"),
+            Self::UnsupportedCodec { track, codec } => {
+                write!(f, "{track} is left out: its codec {codec} is not carried")
+            }
             Self::BadConfiguration { track, error } => write!(f, "the {track} sequence header is passed over: {error}"),
             Self::BadFrame { track, error } => write!(f, "a {track} message is passed over: {error}"),
             Self::TooManyTracks => write!(f, "more than {MOST_TRACKS} tracks: the others are left out"),
@@ -205,7 +207,7 @@ impl Remuxer {
         match tag.packet {
             VideoPacket::SequenceStart(record) => {
                 let configuration = match tag.codec {
-                    FourCc::AVC1 => avc::Configuration::parse(record).map(Configuration::Avc),
+                    FourCc::AVC => avc::Configuration::parse(record).map(Configuration::Avc),
                     codec => return Err(Error::UnsupportedCodec { track: id, codec }),
                 };
                 self.configure(id, configuration)
@@ -220,7 +222,8 @@ impl Remuxer {
                     return Ok(());
                 };
                 let nal_length_size = configuration.nal_length_size();
-                let unit = avc::inspect(&data, nal_length_size).map_err(|error| Error::BadFrame { track: id, error })?;
+                let unit =
+                    avc::inspect(&data, nal_length_size).map_err(|error| Error::BadFrame { track: id, error })?;
                 if !unit.has_slice {
                     self.dropped.empty += 1;
                     return Ok(());
@@ -237,7 +240,15 @@ impl Remuxer {
                     avc::normalise(&data, nal_length_size)
                 };
                 let is_open_gop = is_sync && !unit.has_idr;
-                self.handle_frame(Frame { track: id, timestamp, composition_ms, is_sync, is_open_gop, data, received_at })
+                self.handle_frame(Frame {
+                    track: id,
+                    timestamp,
+                    composition_ms,
+                    is_sync,
+                    is_open_gop,
+                    data,
+                    received_at,
+                })
             }
             VideoPacket::SequenceEnd => Ok(()),
         }
@@ -250,8 +261,8 @@ impl Remuxer {
             AudioPacket::SequenceStart(config) => {
                 let configuration = match tag.codec {
                     // ffmpeg relaying MPEG-TS sends an empty one first; the real one follows.
-                    FourCc::MP4A if config.is_empty() => return Ok(()),
-                    FourCc::MP4A => crate::codec::aac::Configuration::parse(config).map(Configuration::Aac),
+                    FourCc::AAC if config.is_empty() => return Ok(()),
+                    FourCc::AAC => crate::codec::aac::Configuration::parse(config).map(Configuration::Aac),
                     codec => return Err(Error::UnsupportedCodec { track: id, codec }),
                 };
                 self.configure(id, configuration)
@@ -360,7 +371,8 @@ impl Remuxer {
         let first_picture = frames.iter().find(|frame| frame.track.kind == TrackKind::Video);
         if let Some(picture_ms) = first_picture.map(|frame| offset_ms(frame) + i64::from(frame.composition_ms)) {
             let is_early = |frame: &Frame| frame.track.kind == TrackKind::Audio && offset_ms(frame) < picture_ms;
-            let lead_ms = frames.iter().filter(|frame| is_early(frame)).map(|frame| picture_ms - offset_ms(frame)).max();
+            let lead_ms =
+                frames.iter().filter(|frame| is_early(frame)).map(|frame| picture_ms - offset_ms(frame)).max();
             if lead_ms.is_some_and(|lead_ms| lead_ms > AUDIO_LEAD_MS) {
                 let before = frames.len();
                 frames.retain(|frame| !is_early(frame));

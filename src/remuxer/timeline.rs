@@ -159,7 +159,12 @@ impl Timeline {
 
 /// The unwrapped time nearest to `reference` whose low 32 bits are `timestamp`.
 fn unwrap(timestamp: u32, reference: i64) -> i64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap, reason = "modulo 2^32 is meant")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap,
+        reason = "modulo 2^32 is meant"
+    )]
     let step = timestamp.wrapping_sub(reference as u32) as i32;
     reference + i64::from(step)
 }
@@ -190,10 +195,7 @@ mod tests {
 
     #[test]
     fn the_clock_runs_on_through_the_32_bit_wrap() {
-        assert_eq!(
-            outputs(&[u32::MAX - 39, 0, 40]),
-            [(1000, false), (1040, false), (1080, false)]
-        );
+        assert_eq!(outputs(&[u32::MAX - 39, 0, 40]), [(1000, false), (1040, false), (1080, false)]);
     }
 
     #[test]

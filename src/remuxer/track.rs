@@ -90,10 +90,9 @@ impl TrackState {
                 let step = (decode_time - last.decode_time).min(LONGEST_LAST_DURATION);
                 Timing { decode_time, duration: u32::try_from(step).unwrap_or(FIRST_VIDEO_DURATION) }
             }
-            (None, last) => Timing {
-                decode_time: target,
-                duration: last.map_or(FIRST_VIDEO_DURATION, |last| last.duration),
-            },
+            (None, last) => {
+                Timing { decode_time: target, duration: last.map_or(FIRST_VIDEO_DURATION, |last| last.duration) }
+            }
         };
         self.pacing.last = Some(timing);
         timing

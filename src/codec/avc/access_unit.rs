@@ -1,0 +1,275 @@
+//! Access units: one cheap walk over the headers of their NAL units, and the form in which CMAF wants them.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::codec::Error;
+
+/// What an access unit's NAL unit headers tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AccessUnit {
+    /// It holds at least one slice: it is a picture.
+    pub has_slice: bool,
+    /// It holds an IDR slice: decoding can start here.
+    pub has_idr: bool,
+    /// `recovery_frame_cnt` of a recovery point SEI: decoding that starts here shows right pictures after so many frames
+    /// (0 at the I picture of an open GOP, more with intra refresh).
+    pub recovery_frame_count: Option<u32>,
+    /// It holds a unit of no bytes (or padding at the end), which [`normalise`] takes out.
+    pub has_empty_unit: bool,
+    /// It holds an SPS or PPS, which an `avc1` track should have in its header only.
+    pub has_parameter_set: bool,
+}
+
+/// Looks at the headers of an access unit's NAL units (H.264 §7.3.1). Slices are not read, nothing is allocated.
+///
+/// # Errors
+/// [`Error::CutShort`] when a length runs past the end: the tag is broken and should be skipped and counted.
+pub fn inspect(data: &[u8], nal_length_size: u8) -> Result<AccessUnit, Error> {
+    let mut found = AccessUnit::default();
+    for unit in Units::new(data, nal_length_size) {
+        let unit = unit?;
+        let Some(&header) = unit.first() else {
+            found.has_empty_unit = true;
+            continue;
+        };
+        match header & 0b1_1111 {
+            IDR_SLICE => {
+                found.has_slice = true;
+                found.has_idr = true;
+            }
+            1..IDR_SLICE => found.has_slice = true,
+            SEI => found.recovery_frame_count = found.recovery_frame_count.or_else(|| recovery_frame_count(&unit[1..])),
+            SPS | PPS => found.has_parameter_set = true,
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The access unit with 4-byte lengths and without empty units: the same slice when that is what it is already. Units from
+/// a broken length on are left out; [`inspect`] refuses such an access unit.
+pub fn normalise(data: &Bytes, nal_length_size: u8) -> Bytes {
+    let is_filled = |unit: Result<&[u8], Error>| unit.is_ok_and(|unit| !unit.is_empty());
+    if nal_length_size == 4 && Units::new(data, nal_length_size).all(is_filled) {
+        return data.clone();
+    }
+    let units = || Units::new(data, nal_length_size).map_while(Result::ok).filter(|unit| !unit.is_empty());
+    let mut normal = BytesMut::with_capacity(units().map(|unit| 4 + unit.len()).sum());
+    for unit in units() {
+        let length = u32::try_from(unit.len()).expect("a unit whose length was read from at most 4 bytes");
+        normal.put_u32(length);
+        normal.put_slice(unit);
+    }
+    normal.freeze()
+}
+
+/// The NAL units of an access unit in the length-prefixed form of ISO/IEC 14496-15 §5.3.2. A run of fewer zero bytes than a
+/// length has, at the very end, counts as an empty unit.
+struct Units<'a> {
+    rest: &'a [u8],
+    length_size: usize,
+}
+
+impl<'a> Units<'a> {
+    fn new(data: &'a [u8], nal_length_size: u8) -> Self {
+        debug_assert!(matches!(nal_length_size, 1 | 2 | 4));
+        Self { rest: data, length_size: nal_length_size.into() }
+    }
+
+    fn broken(&mut self) -> Option<Result<&'a [u8], Error>> {
+        self.rest = &[];
+        Some(Err(Error::CutShort("last NAL unit")))
+    }
+}
+
+impl<'a> Iterator for Units<'a> {
+    type Item = Result<&'a [u8], Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let Some((length, rest)) = self.rest.split_at_checked(self.length_size) else {
+            if self.rest.iter().any(|&byte| byte != 0) {
+                return self.broken();
+            }
+            self.rest = &[];
+            return Some(Ok(&[]));
+        };
+        let length = length.iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
+        let Some((unit, rest)) = rest.split_at_checked(length) else {
+            return self.broken();
+        };
+        self.rest = rest;
+        Some(Ok(unit))
+    }
+}
+
+/// `recovery_frame_cnt` of the recovery point message in an SEI NAL unit's payload (H.264 §7.3.2.3, §D.1.8), if it has one.
+fn recovery_frame_count(payload: &[u8]) -> Option<u32> {
+    let mut bytes = WithoutEmulation { rest: payload, zeros: 0 };
+    loop {
+        let payload_type = ff_coded(&mut bytes)?;
+        let payload_size = ff_coded(&mut bytes)?;
+        if payload_type == RECOVERY_POINT {
+            return unsigned_exp_golomb(bytes.take(payload_size));
+        }
+        // Leaves the loop at the end: a message cannot skip more bytes than there are.
+        if payload_size > 0 {
+            bytes.nth(payload_size - 1)?;
+        }
+    }
+}
+
+/// A payload type or size: as many 255s as fit, and the remainder.
+fn ff_coded(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
+    let mut value = 0_usize;
+    loop {
+        let byte = bytes.next()?;
+        value = value.saturating_add(byte.into());
+        if byte != 0xff {
+            return Some(value);
+        }
+    }
+}
+
+/// `ue(v)` (H.264 §9.1) at the start of `bytes`.
+fn unsigned_exp_golomb(bytes: impl Iterator<Item = u8>) -> Option<u32> {
+    let mut bits = bytes.flat_map(|byte| (0..8).rev().map(move |shift| u32::from(byte >> shift & 1)));
+    let zeros = bits.by_ref().take(32).position(|bit| bit == 1)?;
+    let mut value = 1_u32;
+    for _ in 0..zeros {
+        value = value << 1 | bits.next()?;
+    }
+    Some(value - 1)
+}
+
+/// The bytes of an RBSP: those of a NAL unit without each `03` that follows two zeros (H.264 §7.3.1).
+struct WithoutEmulation<'a> {
+    rest: &'a [u8],
+    zeros: u8,
+}
+
+impl Iterator for WithoutEmulation<'_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        let mut byte = *self.rest.split_off_first()?;
+        if self.zeros >= 2 && byte == 3 {
+            self.zeros = 0;
+            byte = *self.rest.split_off_first()?;
+        }
+        self.zeros = if byte == 0 { self.zeros.saturating_add(1) } else { 0 };
+        Some(byte)
+    }
+}
+
+const IDR_SLICE: u8 = 5;
+const SEI: u8 = 6;
+const SPS: u8 = 7;
+const PPS: u8 = 8;
+
+/// The recovery point message's payload type.
+const RECOVERY_POINT: usize = 6;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::samples::hex;
+
+    #[test]
+    fn an_idr_slice_behind_a_delimiter_and_parameter_sets_is_found() {
+        let unit = hex("00000002 0910 00000002 6764 00000001 68 00000003 658884");
+        let expected = AccessUnit { has_slice: true, has_idr: true, has_parameter_set: true, ..AccessUnit::default() };
+        assert_eq!(inspect(&unit, 4), Ok(expected));
+    }
+
+    #[test]
+    fn sei_alone_is_no_picture() {
+        assert_eq!(inspect(&hex("00000004 06050180"), 4), Ok(AccessUnit::default()));
+        assert_eq!(inspect(&[], 4), Ok(AccessUnit::default()));
+    }
+
+    #[test]
+    fn a_recovery_point_is_found_behind_other_messages_and_emulation_prevention() {
+        for (sei, count) in [
+            ("06 06 01 c4 80", Some(0)),
+            ("06 06 01 60 80", Some(2)),
+            // Buffering period and picture timing first; then the payload of 3 bytes is 00 00 01.
+            ("06 00 03 00000301 01 02 1212 06 01 c4 80", Some(0)),
+            ("06 05 ff 00", None),
+            ("06 ff", None),
+            ("06", None),
+            ("06 06 00 80", None),
+            ("06 06 05 0000030000 00 80", None),
+        ] {
+            let sei = hex(sei);
+            let unit = [&u32::try_from(sei.len()).unwrap().to_be_bytes()[..], &sei, &[0, 0, 0, 1, 0x41]].concat();
+            let found = inspect(&unit, 4).unwrap();
+            assert_eq!(found.recovery_frame_count, count, "{sei:02x?}");
+            assert!(found.has_slice && !found.has_idr);
+        }
+    }
+
+    #[test]
+    fn empty_units_and_padding_are_told_and_taken_out() {
+        let unit = hex("00000000 00000002 4101 00000000 000000");
+        assert!(inspect(&unit, 4).unwrap().has_empty_unit);
+        assert_eq!(normalise(&unit, 4), hex("00000002 4101"));
+        assert_eq!(normalise(&hex("00000000"), 4), Bytes::new());
+    }
+
+    #[test]
+    fn what_is_normal_already_is_not_copied() {
+        let unit = hex("00000002 4101 00000001 06");
+        assert_eq!(normalise(&unit, 4).as_ptr(), unit.as_ptr());
+    }
+
+    #[test]
+    fn short_lengths_become_four_bytes() {
+        assert_eq!(normalise(&hex("0002 4101 0000 0001 06"), 2), hex("00000002 4101 00000001 06"));
+        assert_eq!(normalise(&hex("02 4101 01 06 00"), 1), hex("00000002 4101 00000001 06"));
+    }
+
+    #[test]
+    fn a_length_past_the_end_is_refused() {
+        for unit in ["00000003 4101", "ffffffff 41", "00000002 4101 0001", "00000001 41 00000100"] {
+            assert_eq!(inspect(&hex(unit), 4), Err(Error::CutShort("last NAL unit")), "{unit}");
+        }
+        assert_eq!(normalise(&hex("00000002 4101 00000009 41"), 4), hex("00000002 4101"));
+    }
+
+    fn length_size() -> impl Strategy<Value = u8> {
+        prop::sample::select(vec![1, 2, 4])
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(data in prop::collection::vec(any::<u8>(), 0..64), length_size in length_size()) {
+            let data = Bytes::from(data);
+            let found = inspect(&data, length_size);
+            let normal = normalise(&data, length_size);
+            let again = inspect(&normal, 4).unwrap();
+            prop_assert_eq!(normalise(&normal, 4), &normal);
+            if let Ok(found) = found {
+                prop_assert_eq!(again, AccessUnit { has_empty_unit: false, ..found });
+            }
+        }
+
+        #[test]
+        fn normalising_changes_lengths_only(
+            units in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..200), 0..8),
+            length_size in length_size(),
+        ) {
+            let written = |units: &[Vec<u8>], length_size: usize| {
+                let lengths = units.iter().map(|unit| unit.len().to_be_bytes()[8 - length_size..].to_vec());
+                Bytes::from(lengths.zip(units).flat_map(|(length, unit)| [length, unit.clone()].concat()).collect::<Vec<_>>())
+            };
+            let filled: Vec<_> = units.iter().filter(|unit| !unit.is_empty()).cloned().collect();
+            let normal = normalise(&written(&units, length_size.into()), length_size);
+            prop_assert_eq!(normal, written(&filled, 4));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A broadcast: the machine that packages it, the way to its files, and its life after the connection.
+//!
+//! ```text
+//!   publishing ──goodbye──────────────────────────────→ finish ──→ linger: due deletions
+//!       │ ↑                                               ↑
+//!       │ └──the publisher comes back── keep ──grace over─┘
+//!       └──the connection breaks────────↑
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::Context;
+use super::clock::Clock;
+use super::registry::{Claim, Offer};
+use super::stop::Stop;
+use super::writer::Writer;
+use crate::action::StreamName;
+use crate::flv::Tag;
+use crate::packager::{Notice, Packager, Totals};
+
+/// A broadcast that goes on, is interrupted or has ended.
+pub(super) struct Broadcast {
+    name: StreamName,
+    clock: Clock,
+    packager: Packager,
+    writer: Writer,
+    /// Who publishes, for the log.
+    source: String,
+}
+
+impl Broadcast {
+    /// A broadcast that begins now.
+    pub(super) fn begin(name: StreamName, context: &Context) -> Box<Self> {
+        let packager = Packager::new(name.clone(), context.clock.now(), context.settings.clone());
+        let writer = Writer::new(Arc::clone(&context.make_store));
+        Box::new(Self { name, clock: context.clock, packager, writer, source: String::new() })
+    }
+
+    /// The name it has.
+    pub(super) fn name(&self) -> &StreamName {
+        &self.name
+    }
+
+    /// Says who publishes, for the log.
+    pub(super) fn set_source(&mut self, source: String) {
+        self.source = source;
+    }
+
+    /// What came of it so far.
+    pub(super) fn totals(&self) -> Totals {
+        self.packager.totals()
+    }
+
+    /// Takes a tag from the publisher.
+    pub(super) fn handle_tag(&mut self, tag: Tag) {
+        self.packager.handle_tag(tag, self.clock.now());
+    }
+
+    /// Passes on what the packager has for the disk and for the log.
+    pub(super) fn pass_on(&mut self) {
+        while let Some(action) = self.packager.poll_action() {
+            self.writer.push(action);
+        }
+        self.writer.start();
+        while let Some(notice) = self.packager.poll_notice() {
+            match notice {
+                Notice::Started { .. } => tracing::info!(stream = %self.name, "publishing from {}: {notice}", self.source),
+                Notice::Advice(_) => tracing::warn!(stream = %self.name, "{notice}"),
+            }
+        }
+    }
+
+    /// Whether the disk is too far behind to take more.
+    pub(super) fn is_behind(&self) -> bool {
+        self.writer.is_full()
+    }
+
+    /// When [`handle_time`](Self::handle_time) is to be called.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.packager.deadline().map(|deadline| self.clock.instant(deadline))
+    }
+
+    /// Does what is due.
+    pub(super) fn handle_time(&mut self) {
+        self.packager.handle_time(self.clock.now());
+    }
+
+    /// Waits until the disk has got on. Cancel safe.
+    pub(super) async fn progress(&mut self) {
+        self.writer.progress().await;
+    }
+
+    /// Ends it: everything received is written and listed, and the playlists are closed.
+    async fn finish(&mut self) {
+        self.packager.finish(self.clock.now());
+        self.pass_on();
+        self.writer.settle().await;
+    }
+}
+
+/// Keeps an interrupted broadcast open until its publisher is back, or for `grace`; then ends it.
+pub(super) async fn keep(mut broadcast: Box<Broadcast>, claim: Claim<Box<Broadcast>>, grace: Duration, mut stop: Stop) {
+    broadcast.packager.interrupt(broadcast.clock.now());
+    let mut offer = claim.offer();
+    let over = Instant::now() + grace;
+    loop {
+        broadcast.pass_on();
+        let due = broadcast.due().map_or(over, |due| due.min(over));
+        tokio::select! {
+            request = offer.asked() => match request.answer(Some(broadcast)) {
+                Ok(()) => return,
+                // The one who came back is gone again, and the name with it.
+                Err(returned) => match returned {
+                    Some(returned) => { broadcast = returned; break }
+                    None => return,
+                },
+            },
+            () = sleep_until(due) => {
+                if Instant::now() >= over {
+                    tracing::info!(stream = %broadcast.name, "ended: the publisher did not come back in {grace:?}");
+                    break;
+                }
+                broadcast.handle_time();
+            }
+            () = broadcast.progress() => {}
+            () = stop.said() => break,
+        }
+    }
+    end(broadcast, offer, stop).await;
+}
+
+/// Ends a broadcast, and frees its name once everything is written. What remains to be done later is done elsewhere.
+pub(super) async fn end(mut broadcast: Box<Broadcast>, offer: Offer<Box<Broadcast>>, stop: Stop) {
+    broadcast.finish().await;
+    if let Some(next) = offer.withdraw() {
+        // The next publisher begins a new broadcast; if he has left already, so be it.
+        let _ = next.answer(None);
+    }
+    if broadcast.due().is_some() {
+        tokio::spawn(linger(broadcast, stop));
+    }
+}
+
+/// Removes the files of an ended broadcast whose time is over, as long as there are any.
+async fn linger(mut broadcast: Box<Broadcast>, mut stop: Stop) {
+    while let Some(due) = broadcast.due() {
+        tokio::select! {
+            () = sleep_until(due) => broadcast.handle_time(),
+            () = broadcast.progress() => {}
+            () = stop.said() => return,
+        }
+        broadcast.pass_on();
+    }
+    broadcast.writer.settle().await;
+}

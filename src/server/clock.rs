@@ -1,0 +1,37 @@
+//! The only clock of the program.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+use crate::media::Moment;
+
+/// Tells what time it is, on both clocks. Copies agree with each other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock whose monotonic time starts now.
+    pub(super) fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    /// What time it is.
+    pub(super) fn now(self) -> Moment {
+        Moment {
+            monotonic: self.start.elapsed(),
+            // A clock set before 1970 is as good as none.
+            unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        }
+    }
+
+    /// When the monotonic time of a [`Moment`] will be `monotonic`.
+    pub(super) fn instant(self, monotonic: Duration) -> Instant {
+        self.start + monotonic.min(FAR)
+    }
+}
+
+/// Longer than any broadcast; keeps a timer's arithmetic from overflowing.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

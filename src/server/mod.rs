@@ -1,0 +1,174 @@
+//! The shell: the only folder that touches sockets, files and clocks.
+//!
+//! ```text
+//!   listener ─one task a connection→ publisher ─tags→ broadcast (Packager) ─actions→ writer ─batches→ store (disk)
+//!                                        │ claims the name                                     ↑ reads
+//!                                     registry                                               http
+//! ```
+//!
+//! A publisher's task owns everything of its broadcast: the machines, the queue of actions, the claim of the name. When
+//! the connection breaks, the same task keeps the broadcast open for the publisher's return, and hands it over to the
+//! task of the connection that comes back. Nothing waits for anybody else: a stalled disk stops the reading of the
+//! socket of that publisher alone.
+
+mod broadcast;
+mod clock;
+pub mod demo;
+mod http;
+mod listener;
+mod publisher;
+mod registry;
+mod stop;
+mod store;
+mod wire;
+mod writer;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use self::broadcast::Broadcast;
+use self::clock::Clock;
+use self::registry::Registry;
+use self::store::{DiskStore, MakeStore};
+use crate::config::Config;
+use crate::packager::Settings;
+
+/// Listens, and knows its addresses; [`run`](Self::run) makes it work.
+#[derive(Debug)]
+pub struct Server {
+    rtmp: TcpListener,
+    http: Option<TcpListener>,
+    out: Arc<Path>,
+    settings: Settings,
+    grace: Duration,
+}
+
+/// What to do when a port is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenTaken {
+    /// It is an error.
+    Fail,
+    /// Try the ports after it.
+    TakeNext,
+}
+
+impl Server {
+    /// Makes the output folder and takes the ports.
+    ///
+    /// # Errors
+    /// The folder cannot be made, or a port cannot be had.
+    pub fn bind(config: &Config, rtmp_taken: WhenTaken, http_taken: WhenTaken) -> anyhow::Result<Self> {
+        let out = &config.out.0;
+        fs::create_dir_all(out).with_context(|| format!("make the output folder {}", out.display()))?;
+        let rtmp = listener::bind(config.rtmp.0, rtmp_taken)
+            .with_context(|| format!("listen for RTMP on {} (--rtmp)", config.rtmp.0))?;
+        let http = match config.http.0 {
+            Some(address) => Some(
+                listener::bind(address, http_taken)
+                    .with_context(|| format!("listen for HTTP on {address} (--http)"))?,
+            ),
+            None => None,
+        };
+        Ok(Self { rtmp, http, out: out.as_path().into(), settings: Settings::from(config), grace: config.grace.0 })
+    }
+
+    /// Where broadcasters connect.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn rtmp_address(&self) -> anyhow::Result<SocketAddr> {
+        self.rtmp.local_addr().context("learn the RTMP address")
+    }
+
+    /// Where viewers connect, if they can.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn http_address(&self) -> anyhow::Result<Option<SocketAddr>> {
+        self.http.as_ref().map(TcpListener::local_addr).transpose().context("learn the HTTP address")
+    }
+
+    /// Works until `stop` is ready, then ends every broadcast properly.
+    ///
+    /// # Errors
+    /// Of the system, before any work; nothing that comes from outside ends it.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        // Whole sentences, because people look for them; the fields are for programs.
+        let address = self.rtmp_address()?;
+        tracing::info!(rtmp = %address, "listening for RTMP on {address}");
+        if let Some(address) = self.http_address()? {
+            tracing::info!(http = %address, "listening for HTTP on {address}");
+        }
+
+        let (stopper, stop_word) = stop::stop();
+        let make_store: Arc<MakeStore> = {
+            let out = Arc::clone(&self.out);
+            Arc::new(move || Box::new(DiskStore::new(Arc::clone(&out))))
+        };
+        let context = Arc::new(Context {
+            clock: Clock::start(),
+            registry: Registry::new(),
+            make_store,
+            settings: self.settings,
+            grace: self.grace,
+        });
+        // Viewers find everything on the disk after the stop too: nobody waits for their connections.
+        let _viewers = self.http.map(|http| AbortOnDrop::spawn(http::serve(http, self.out, Arc::clone(&context))));
+        let broadcasters = listener::serve(self.rtmp, context, stop_word);
+        tokio::pin!(broadcasters);
+        tokio::select! {
+            () = stop => {}
+            // It ends only when told to.
+            () = &mut broadcasters => return Ok(()),
+        }
+        stopper.stop();
+        broadcasters.await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// What all publishers share.
+struct Context {
+    clock: Clock,
+    registry: Arc<Registry<Box<Broadcast>>>,
+    make_store: Arc<MakeStore>,
+    settings: Settings,
+    /// How long a broadcast is kept open for a publisher that vanished.
+    grace: Duration,
+}
+
+/// A task that ends with its handle.
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl AbortOnDrop {
+    fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(future))
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        use crate::{config, packager};
+        Self {
+            segment: config.segment.0,
+            window: match config.window {
+                config::Window::Segments(count) => packager::Window::Segments(count),
+                config::Window::Time(time) => packager::Window::Time(time),
+            },
+            track_wait: config.track_wait.0,
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! One connection: bytes to the RTMP machine, its events to a broadcast, its replies back.
+//!
+//! ```text
+//!   connected ──Publish, name free──→ publishing ──Unpublish──→ connected …
+//!       │ 10 s                            │ broken, silent for 15 s, or stop
+//!       └──→ closed                       └──→ the broadcast is kept for a while, or ended
+//! ```
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::broadcast::{self, Broadcast};
+use super::registry::{Claim, Taken};
+use super::stop::Stop;
+use super::wire::Wire;
+use super::Context;
+use crate::action::StreamName;
+use crate::flv::{self, TagBody};
+use crate::rtmp::{self, Connection, Event, Message, MessageKind};
+
+/// From the connection, or from the end of a publish, to the publish: however the bytes are dripped, no longer.
+const PUBLISH_WITHIN: Duration = Duration::from_secs(10);
+/// A publisher has to send a whole message, or [`SIGN_OF_LIFE_BYTES`], in this time.
+const SILENCE: Duration = Duration::from_secs(15);
+/// What counts as not silent though it is no whole message: a large key frame on a slow uplink, but no dripping.
+const SIGN_OF_LIFE_BYTES: u64 = 16 << 10;
+/// How long a peer may take to read our last words.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// What is still read from a socket when the server stops, in bytes: what the system had received for us.
+const LAST_BYTES: u64 = 8 << 20;
+/// The longest name of an encoder that is logged, in characters.
+const LONGEST_ENCODER: usize = 64;
+
+/// Serves a connection, then keeps its broadcast as long as it may come back. `slot` is free when the connection ends.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: S,
+    peer: SocketAddr,
+    slot: OwnedSemaphorePermit,
+    context: Arc<Context>,
+    mut stop: Stop,
+) {
+    let mut session = Session::new(socket, peer, &context);
+    let ending = session.run(&mut stop).await;
+    session.take_replies();
+    let Session { wire, live, .. } = session;
+    let received = wire.received();
+    match live {
+        None => {
+            log_unpublished(peer, received, &ending);
+            close(wire).await;
+        }
+        Some(Live { broadcast, claim, .. }) => {
+            let totals = broadcast.totals();
+            let name = broadcast.name().clone();
+            tracing::info!(stream = %name, %peer, received_bytes = received, "gone: {ending}; {totals}");
+            let closed = async {
+                close(wire).await;
+                drop(slot);
+            };
+            let kept = async {
+                match ending {
+                    Ending::Stopped => broadcast::end(broadcast, claim.offer(), stop).await,
+                    _ => broadcast::keep(broadcast, claim, context.grace, stop).await,
+                }
+            };
+            tokio::join!(closed, kept);
+        }
+    }
+}
+
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(wire: Wire<S>) {
+    // The connection is over; that our last words did not arrive changes nothing.
+    let _ = timeout(CLOSE_WITHIN, wire.close()).await;
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum Ending {
+    /// The peer closed it.
+    Closed,
+    /// The network or the peer broke it.
+    Broken(io::Error),
+    /// The peer broke the protocol.
+    Protocol(rtmp::Error),
+    /// No publish in time.
+    Unpublished,
+    /// Nothing came in time.
+    Silent,
+    /// The server stops.
+    Stopped,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the connection was closed without a goodbye"),
+            Self::Broken(error) => write!(f, "the connection broke: {error}"),
+            Self::Protocol(error) => error.fmt(f),
+            Self::Unpublished => write!(f, "no publish within {PUBLISH_WITHIN:?}"),
+            Self::Silent => write!(f, "nothing came for {SILENCE:?}"),
+            Self::Stopped => f.write_str("the server stops"),
+        }
+    }
+}
+
+/// Port scanners and health checks come and go; who tried to speak and failed is told about.
+fn log_unpublished(peer: SocketAddr, received: u64, ending: &Ending) {
+    match ending {
+        Ending::Protocol(_) | Ending::Unpublished if received > 0 => {
+            tracing::info!(%peer, received_bytes = received, "connection without a publish closed: {ending}");
+        }
+        _ => tracing::debug!(%peer, received_bytes = received, "connection without a publish closed: {ending}"),
+    }
+}
+
+struct Session<'a, S> {
+    context: &'a Context,
+    peer: SocketAddr,
+    wire: Wire<S>,
+    connection: Connection,
+    live: Option<Live>,
+    /// What the peer says it is.
+    encoder: Option<String>,
+    /// When the connection is over, unless something comes.
+    deadline: Instant,
+    /// Bytes received when the deadline was last moved.
+    alive_at: u64,
+}
+
+/// A broadcast that is being published.
+struct Live {
+    broadcast: Box<Broadcast>,
+    claim: Claim<Box<Broadcast>>,
+    /// Tags that could not be read.
+    bad_tags: u64,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
+    fn new(socket: S, peer: SocketAddr, context: &'a Context) -> Self {
+        Self {
+            context,
+            peer,
+            wire: Wire::new(socket),
+            connection: Connection::new(),
+            live: None,
+            encoder: None,
+            deadline: Instant::now() + PUBLISH_WITHIN,
+            alive_at: 0,
+        }
+    }
+
+    async fn run(&mut self, stop: &mut Stop) -> Ending {
+        let mut alarm = pin!(sleep_until(self.deadline));
+        loop {
+            let next = self.next_alarm();
+            // The timer is moved only when it has to be: not with each message.
+            if next < alarm.deadline() || alarm.is_elapsed() {
+                alarm.as_mut().reset(next);
+            }
+            let Self { wire, connection, live, .. } = self;
+            let may_read = !live.as_ref().is_some_and(|live| live.broadcast.is_behind());
+            let mut handled = Ok(());
+            tokio::select! {
+                received = wire.receive(may_read, |bytes| handled = connection.handle_bytes(bytes)) => match received {
+                    Ok(0) => return Ending::Closed,
+                    Ok(_) => {}
+                    Err(error) => return Ending::Broken(error),
+                },
+                () = progress(live) => {}
+                () = &mut alarm => {}
+                () = stop.said() => {
+                    self.receive_last().await;
+                    return Ending::Stopped;
+                }
+            }
+            self.handle_events(stop).await;
+            if let Err(error) = handled {
+                return Ending::Protocol(error);
+            }
+            if let Some(ending) = self.handle_time(may_read) {
+                return ending;
+            }
+        }
+    }
+
+    /// What has come before the word to stop is part of the broadcast.
+    async fn receive_last(&mut self) {
+        let until = self.wire.received() + LAST_BYTES;
+        while self.live.is_some() && self.wire.received() < until {
+            let Self { wire, connection, .. } = self;
+            let mut handled = Ok(());
+            let received = wire.receive_ready(|bytes| handled = connection.handle_bytes(bytes)).await;
+            while let Some(event) = self.connection.poll_event() {
+                // Nobody begins now.
+                if let Event::Media(message) = event {
+                    self.handle_media(&message);
+                }
+            }
+            if !matches!(received, Ok(1..)) || handled.is_err() {
+                break;
+            }
+        }
+    }
+
+    fn next_alarm(&self) -> Instant {
+        match self.live.as_ref().and_then(|live| live.broadcast.due()) {
+            Some(due) => due.min(self.deadline),
+            None => self.deadline,
+        }
+    }
+
+    fn handle_time(&mut self, could_read: bool) -> Option<Ending> {
+        let now = Instant::now();
+        let Some(live) = &mut self.live else {
+            return (now >= self.deadline).then_some(Ending::Unpublished);
+        };
+        if live.broadcast.due().is_some_and(|due| now >= due) {
+            live.broadcast.handle_time();
+        }
+        live.broadcast.pass_on();
+        // While our disk keeps us from reading, the silence is ours.
+        if !could_read || self.wire.received() >= self.alive_at + SIGN_OF_LIFE_BYTES {
+            self.mark_alive();
+        }
+        (now >= self.deadline).then_some(Ending::Silent)
+    }
+
+    fn mark_alive(&mut self) {
+        self.deadline = Instant::now() + SILENCE;
+        self.alive_at = self.wire.received();
+    }
+
+    async fn handle_events(&mut self, stop: &Stop) {
+        while let Some(event) = self.connection.poll_event() {
+            match event {
+                Event::Connect(connect) => {
+                    self.encoder = connect.flash_version.as_deref().map(printable);
+                    self.connection.accept_connect();
+                }
+                Event::Publish(publish) => self.handle_publish(&publish.app, &publish.stream_key).await,
+                Event::Media(message) => {
+                    self.handle_media(&message);
+                    if self.live.is_some() {
+                        self.mark_alive();
+                    }
+                }
+                Event::Unpublish => self.handle_unpublish(stop).await,
+            }
+        }
+        self.take_replies();
+    }
+
+    fn take_replies(&mut self) {
+        while let Some(bytes) = self.connection.poll_output() {
+            self.wire.send(bytes);
+        }
+    }
+
+    async fn handle_publish(&mut self, app: &str, stream_key: &str) {
+        let peer = self.peer;
+        let name = match StreamName::parse(app, stream_key) {
+            Ok(name) => name,
+            Err(bad) => {
+                let shown = printable(&format!("{app}/{stream_key}"));
+                tracing::info!(%peer, "refused to publish {shown}: {bad}");
+                return self.connection.reject_publish(BAD_NAME, &bad.to_string());
+            }
+        };
+        let (claim, handover) = match self.context.registry.claim(&name) {
+            Ok(claimed) => claimed,
+            Err(Taken) => {
+                let reason = format!("{name} is already being published");
+                tracing::info!(%peer, "refused to publish: {reason}");
+                return self.connection.reject_publish(BAD_NAME, &reason);
+            }
+        };
+        let handed_on = match handover {
+            Some(handover) => handover.receive().await,
+            None => None,
+        };
+        let mut broadcast = match handed_on {
+            Some(broadcast) => {
+                tracing::info!(stream = %name, %peer, "back");
+                broadcast
+            }
+            None => Broadcast::begin(name, self.context),
+        };
+        broadcast.set_source(source(peer, self.encoder.as_deref()));
+        self.live = Some(Live { broadcast, claim, bad_tags: 0 });
+        self.mark_alive();
+        self.connection.accept_publish();
+    }
+
+    fn handle_media(&mut self, message: &Message) {
+        let Some(live) = &mut self.live else { return };
+        let Message { kind, timestamp, body } = message;
+        let parsed = match kind {
+            MessageKind::Audio => flv::parse_audio(*timestamp, body),
+            MessageKind::Video => flv::parse_video(*timestamp, body),
+            MessageKind::Data => flv::parse_data(*timestamp, body),
+        };
+        match parsed {
+            Ok(Some(tag)) => {
+                if let TagBody::Metadata(metadata) = &tag.body
+                    && let Some(encoder) = &metadata.encoder
+                {
+                    live.broadcast.set_source(source(self.peer, Some(&printable(encoder))));
+                }
+                live.broadcast.handle_tag(tag);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                // One line a publisher: a codec that we lack comes again with each frame.
+                if live.bad_tags == 0 {
+                    let stream = live.broadcast.name();
+                    tracing::warn!(%stream, timestamp, "{kind:?} message passed over: {error}");
+                }
+                live.bad_tags += 1;
+            }
+        }
+    }
+
+    async fn handle_unpublish(&mut self, stop: &Stop) {
+        let Some(Live { broadcast, claim, .. }) = self.live.take() else { return };
+        let totals = broadcast.totals();
+        tracing::info!(stream = %broadcast.name(), peer = %self.peer, "ended by its publisher; {totals}");
+        self.deadline = Instant::now() + PUBLISH_WITHIN;
+        broadcast::end(broadcast, claim.offer(), stop.clone()).await;
+    }
+}
+
+/// The code of every refusal to publish; encoders show the text beside it.
+const BAD_NAME: &str = "NetStream.Publish.BadName";
+
+async fn progress(live: &mut Option<Live>) {
+    match live {
+        Some(live) => live.broadcast.progress().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Who publishes, for the log.
+fn source(peer: SocketAddr, encoder: Option<&str>) -> String {
+    match encoder {
+        Some(encoder) => format!("{peer} with {encoder}"),
+        None => peer.to_string(),
+    }
+}
+
+/// What a peer said, fit for a log line.
+fn printable(text: &str) -> String {
+    text.chars().take(LONGEST_ENCODER).flat_map(char::escape_debug).collect()
+}

@@ -1,0 +1,153 @@
+//! Bytes between a socket and an RTMP connection.
+//!
+//! Writes never hold up reads: what the peer has not taken yet waits here, up to a limit. An idle connection has no
+//! buffer of its own, because reading goes through the thread's stack.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+
+/// Bytes taken from the socket at once.
+const READ_BYTES: usize = 16 << 10;
+/// Bytes that wait for a peer that does not read what we say; our replies are a few hundred.
+const MOST_UNSENT_BYTES: usize = 64 << 10;
+
+/// A socket, and what is still to be said through it.
+#[derive(Debug)]
+pub(super) struct Wire<S> {
+    socket: S,
+    unsent: VecDeque<Bytes>,
+    unsent_bytes: usize,
+    /// Bytes received so far.
+    received: u64,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(super) fn new(socket: S) -> Self {
+        Self { socket, unsent: VecDeque::new(), unsent_bytes: 0, received: 0 }
+    }
+
+    /// Bytes received so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Queues bytes to be sent; they go out while [`receive`](Self::receive) waits.
+    pub(super) fn send(&mut self, bytes: Bytes) {
+        self.unsent_bytes += bytes.len();
+        self.unsent.push_back(bytes);
+    }
+
+    /// Hands what comes next to `take` and returns how many bytes it was, 0 at the end. Unless `may_read`, only sends.
+    /// Cancel safe: nothing is taken from the socket that `take` has not seen.
+    ///
+    /// # Errors
+    /// Of the socket, and `WriteZero` when the peer does not read.
+    pub(super) async fn receive(&mut self, may_read: bool, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
+        poll_fn(|cx| {
+            self.poll_send(cx)?;
+            if may_read { self.poll_receive(cx, &mut take) } else { Poll::Pending }
+        })
+        .await
+    }
+
+    /// What has come and can be had without waiting, as [`receive`](Self::receive).
+    pub(super) async fn receive_ready(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
+        poll_fn(|cx| match self.poll_receive(cx, &mut take) {
+            Poll::Pending => Poll::Ready(Ok(0)),
+            ready => ready,
+        })
+        .await
+    }
+
+    /// Sends what is left and ends our side.
+    pub(super) async fn close(mut self) -> io::Result<()> {
+        for mut bytes in self.unsent {
+            self.socket.write_all_buf(&mut bytes).await?;
+        }
+        self.socket.shutdown().await
+    }
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
+        let mut buffer = [const { MaybeUninit::uninit() }; READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut buffer);
+        let polled = Pin::new(&mut self.socket).poll_read(cx, &mut buffer)?;
+        polled.map(|()| {
+            let bytes = buffer.filled();
+            self.received += bytes.len() as u64;
+            if !bytes.is_empty() {
+                take(bytes);
+            }
+            Ok(bytes.len())
+        })
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while let Some(bytes) = self.unsent.front_mut() {
+            let Poll::Ready(sent) = Pin::new(&mut self.socket).poll_write(cx, bytes)? else { break };
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes.advance(sent);
+            self.unsent_bytes -= sent;
+            if bytes.is_empty() {
+                self.unsent.pop_front();
+            }
+        }
+        if self.unsent_bytes > MOST_UNSENT_BYTES {
+            return Err(io::Error::new(io::ErrorKind::WriteZero, "the peer does not read our replies"));
+        }
+        // Sockets and the test pipe hold nothing back; TLS would.
+        let _ = Pin::new(&mut self.socket).poll_flush(cx)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn replies_go_out_while_waiting_and_a_peer_that_does_not_read_holds_up_nothing() {
+        let (socket, mut peer) = tokio::io::duplex(8);
+        let mut wire = Wire::new(socket);
+        wire.send(Bytes::from_static(b"longer than the pipe"));
+        peer.write_all(b"hello").await.unwrap();
+        let mut heard = Vec::new();
+        assert_eq!(wire.receive(true, |bytes| heard.extend_from_slice(bytes)).await.unwrap(), 5);
+        assert_eq!((heard.as_slice(), wire.received()), (b"hello".as_slice(), 5));
+        let told = tokio::spawn(async move {
+            let mut told = String::new();
+            peer.read_to_string(&mut told).await.unwrap();
+            told
+        });
+        wire.close().await.unwrap();
+        assert_eq!(told.await.unwrap(), "longer than the pipe");
+    }
+
+    #[tokio::test]
+    async fn replies_that_nobody_reads_are_bounded() {
+        let (socket, _peer) = tokio::io::duplex(8);
+        let mut wire = Wire::new(socket);
+        wire.send(Bytes::from(vec![0; MOST_UNSENT_BYTES + 9]));
+        let error = wire.receive(true, |_| {}).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WriteZero);
+    }
+
+    #[tokio::test]
+    async fn what_has_come_is_had_without_waiting() {
+        let (socket, mut peer) = tokio::io::duplex(8);
+        let mut wire = Wire::new(socket);
+        assert_eq!(wire.receive_ready(|_| {}).await.unwrap(), 0);
+        peer.write_all(b"x").await.unwrap();
+        assert_eq!(wire.receive_ready(|_| {}).await.unwrap(), 1);
+    }
+}
