@@ -37,7 +37,7 @@ def decode(url):
     assert done.returncode == 0 and not done.stderr.strip(), f"ffmpeg complains: {done.stderr.strip()[:300] or done.returncode}"
 
 
-def compare(source, served):
+def compare(source, served, jitter_ms):
     """Every packet of the source once, in order, at its time. Returns what to tell.
 
     Audio that lies before the first picture may be absent: a timeline may begin at the first key frame.
@@ -58,7 +58,7 @@ def compare(source, served):
     shift = {kind: statistics.median(values) for kind, values in deviations.items() if values}
     for kind, values in deviations.items():
         jitter = max((abs(value - shift[kind]) for value in values), default=0)
-        assert jitter <= 2, f"{kind}: a packet is {jitter:.1f} ms off its time"
+        assert jitter <= jitter_ms, f"{kind}: a packet is {jitter:.1f} ms off its time"
     offset = shift["audio"] - shift["video"] if len(shift) == 2 else 0
     assert abs(offset) <= 1, f"audio has moved by {offset:+.1f} ms against video"
     return f"{len(served['video'])} video and {len(served['audio'])} audio packets, A/V offset {offset:+.2f} ms"

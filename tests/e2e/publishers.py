@@ -18,6 +18,8 @@ class Publisher:
     title: str
     source: Path
     command: callable
+    # How far packets may come out from the time at which they were sent, each for itself.
+    jitter_ms: float = 2
 
     def push(self, app_url):
         self.source.parent.mkdir(exist_ok=True)
@@ -62,7 +64,9 @@ def gstreamer_remux(name, title, clip):
         "both.", "!", "queue", "!", "rtmp2sink", f"location={url}", "sync=true",
         "both.", "!", "queue", "!", "filesink", f"location={kept}",
         "demux.video", "!", "queue", "!", "h264parse", "!", "mux.",
-        "demux.audio", "!", "queue", "!", "aacparse", "!", "mux."])
+        "demux.audio", "!", "queue", "!", "aacparse", "!", "mux."],
+        # It sends the first two audio frames with the same time.
+        jitter_ms=25)
 
 
 def librtmp(name, title, clip):
