@@ -61,7 +61,7 @@ options! {
 
 impl Config {
     /// The fewest segments that a playlist may list while it is live. RFC 8216bis §6.2.2.
-    pub const FEWEST_SEGMENTS: u32 = 3;
+    pub const FEWEST_SEGMENTS: u8 = 3;
 
     /// Joins what was given and the defaults.
     ///
@@ -69,7 +69,7 @@ impl Config {
     /// The first value that is not allowed.
     pub fn resolve(given: &Given) -> Result<Self, Error> {
         let config = Self::parse(given)?;
-        let least = config.segment.0 * Self::FEWEST_SEGMENTS;
+        let least = config.segment.0 * u32::from(Self::FEWEST_SEGMENTS);
         match config.window {
             Window::Time(window) if window < least => Err(given.refuse(
                 "window",
@@ -305,14 +305,14 @@ impl<const LEAST_MS: u64, const MOST_MS: u64> Value for Time<LEAST_MS, MOST_MS> 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
     /// This many segments.
-    Segments(u32),
+    Segments(usize),
     /// As many segments as make this time.
     Time(Duration),
 }
 
 impl Window {
     /// A day of 2 s segments: a playlist longer than that takes viewers too long to load.
-    pub const MOST_SEGMENTS: u32 = 43_200;
+    pub const MOST_SEGMENTS: usize = 43_200;
     /// A day.
     pub const LONGEST: Duration = Duration::from_secs(86_400);
 }
@@ -320,7 +320,9 @@ impl Window {
 impl Value for Window {
     fn parse(text: &str) -> Option<Self> {
         if let Ok(count) = text.parse() {
-            return (Config::FEWEST_SEGMENTS..=Self::MOST_SEGMENTS).contains(&count).then_some(Self::Segments(count));
+            return (usize::from(Config::FEWEST_SEGMENTS)..=Self::MOST_SEGMENTS)
+                .contains(&count)
+                .then_some(Self::Segments(count));
         }
         // A number without unit counts segments, of which there are no halves.
         let last = text.chars().last()?;
@@ -499,16 +501,48 @@ mod tests {
     #[test]
     fn a_wrong_flag_is_named_with_its_value_and_what_is_allowed() {
         for (name, value, message) in [
-            ("rtmp", "1935", r#"--rtmp: "1935" is not allowed; allowed: an IP address and a port, such as [::]:1935 or 127.0.0.1:1935"#),
+            (
+                "rtmp",
+                "1935",
+                r#"--rtmp: "1935" is not allowed; allowed: an IP address and a port, such as [::]:1935 or 127.0.0.1:1935"#,
+            ),
             ("out", "", r#"--out: "" is not allowed; allowed: the path of a folder, which is made if need be"#),
-            ("http", "on", r#"--http: "on" is not allowed; allowed: off, or an IP address and a port, such as [::]:8080 or 127.0.0.1:8080"#),
-            ("segment", "0.1", r#"--segment: "0.1" is not allowed; allowed: a time from 0.5s to 30s, such as 2, 2s or 1500ms"#),
-            ("segment", "-2", r#"--segment: "-2" is not allowed; allowed: a time from 0.5s to 30s, such as 2, 2s or 1500ms"#),
-            ("segment", "NaN", r#"--segment: "NaN" is not allowed; allowed: a time from 0.5s to 30s, such as 2, 2s or 1500ms"#),
-            ("window", "2", r#"--window: "2" is not allowed; allowed: 3 to 43200 segments, such as 6, or a time up to 86400s, such as 60s"#),
+            (
+                "http",
+                "on",
+                r#"--http: "on" is not allowed; allowed: off, or an IP address and a port, such as [::]:8080 or 127.0.0.1:8080"#,
+            ),
+            (
+                "segment",
+                "0.1",
+                r#"--segment: "0.1" is not allowed; allowed: a time from 0.5s to 30s, such as 2, 2s or 1500ms"#,
+            ),
+            (
+                "segment",
+                "-2",
+                r#"--segment: "-2" is not allowed; allowed: a time from 0.5s to 30s, such as 2, 2s or 1500ms"#,
+            ),
+            (
+                "segment",
+                "NaN",
+                r#"--segment: "NaN" is not allowed; allowed: a time from 0.5s to 30s, such as 2, 2s or 1500ms"#,
+            ),
+            (
+                "window",
+                "2",
+                r#"--window: "2" is not allowed; allowed: 3 to 43200 segments, such as 6, or a time up to 86400s, such as 60s"#,
+            ),
             ("window", "5s", r#"--window: "5s" is not allowed; allowed: at least 3 segments, which is 6s here"#),
-            ("track-wait", "1h", r#"--track-wait: "1h" is not allowed; allowed: a time from 0s to 10s, such as 2, 2s or 1500ms"#),
-            ("grace", "x\ny", r#"--grace: "x\ny" is not allowed; allowed: a time from 0s to 3600s, such as 2, 2s or 1500ms"#),
+            (
+                "track-wait",
+                "1h",
+                r#"--track-wait: "1h" is not allowed; allowed: a time from 0s to 10s, such as 2, 2s or 1500ms"#,
+            ),
+            (
+                "grace",
+                "x\ny",
+                r#"--grace: "x\ny" is not allowed; allowed: a time from 0s to 3600s, such as 2, 2s or 1500ms"#,
+            ),
             ("log", "loud", r#"--log: "loud" is not allowed; allowed: off, error, warn, info, debug or trace"#),
             ("log-format", "xml", r#"--log-format: "xml" is not allowed; allowed: text or json"#),
         ] {

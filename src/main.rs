@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     };
     let given = match given(matches) {
         Ok(given) => given.with_default("http", job.http_default()),
-        Err(error) => return fail(USAGE, error),
+        Err(error) => return fail(USAGE, format_args!("{error:#}")),
     };
     let config = match Config::resolve(&given) {
         Ok(config) => config,
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     start_logging(config.log, config.log_format);
     match run(job, &config, &given) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(1, format_args!("{error:#}")),
+        Err(error) => fail(1, format_args!("failed to {error:#}")),
     }
 }
 
@@ -64,9 +64,9 @@ impl Job {
 
 fn command() -> Command {
     let about = "RTMP in, HLS out: what a broadcaster pushes becomes CMAF/fMP4 HLS in a folder.";
-    let inspect = Command::new("inspect")
-        .about("Check an HLS folder or file, and say what is in it")
-        .arg(Arg::new("path").value_name("PATH").help("A playlist, a folder with one, or an fMP4 file.").required(true));
+    let inspect = Command::new("inspect").about("Check an HLS folder or file, and say what is in it").arg(
+        Arg::new("path").value_name("PATH").help("A playlist, a folder with one, or an fMP4 file.").required(true),
+    );
     Command::new("upscope")
         .version(env!("CARGO_PKG_VERSION"))
         .about(about)
@@ -104,7 +104,7 @@ fn given(matches: &ArgMatches) -> anyhow::Result<Given> {
     let path = matches.get_one::<String>("config").cloned().or_else(|| environment(&variable("config")));
     let file = match path.filter(|path| !path.is_empty()) {
         Some(path) => {
-            let text = read_to_string(&path).with_context(|| format!("--config: failed to read {path}"))?;
+            let text = read_to_string(&path).with_context(|| format!("--config: {path:?} cannot be read"))?;
             Some((path, text))
         }
         None => None,
@@ -142,13 +142,12 @@ async fn run_demo(config: &Config, given: &Given, stop: impl Future<Output = ()>
     let stream = format!("{}/{}", demo::APP, demo::STREAM_KEY);
     let index = config.out.0.join(&stream).join("index.m3u8");
     let mut text = String::from("The demo shows a film as a broadcast, until Ctrl-C.\n\n");
-    if config.rtmp.0.port() != rtmp.port() {
-        text += &format!("  port {} is taken: RTMP is on port {}\n", config.rtmp.0.port(), rtmp.port());
-    }
-    if let (Some(wanted), Some(got)) = (config.http.0, http)
-        && wanted.port() != got.port()
-    {
-        text += &format!("  port {} is taken: HTTP is on port {}\n", wanted.port(), got.port());
+    for (what, wanted, got) in [("RTMP", Some(config.rtmp.0), Some(rtmp)), ("HTTP", config.http.0, http)] {
+        if let (Some(wanted), Some(got)) = (wanted, got)
+            && ![0, got.port()].contains(&wanted.port())
+        {
+            text += &format!("  port {} is taken: {what} is on port {}\n", wanted.port(), got.port());
+        }
     }
     let playable = match http {
         Some(http) => {
@@ -163,9 +162,14 @@ async fn run_demo(config: &Config, given: &Given, stop: impl Future<Output = ()>
     text += &format!("  publish    rtmp://{}/live/NAME (yours, beside the film)\n", at_localhost(rtmp));
     say(&text);
 
+    let (told, hears) = tokio::sync::oneshot::channel::<()>();
+    let stop = async {
+        stop.await;
+        drop(told);
+    };
     tokio::select! {
         result = server.run(stop) => result,
-        () = demo::publish(rtmp) => Ok(()),
+        () = demo::publish(rtmp, hears) => Ok(()),
     }
 }
 
@@ -219,8 +223,8 @@ fn answer(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let text = error.render().to_string();
-    let line = text.lines().next().unwrap_or_default();
-    fail(USAGE, line.strip_prefix("error: ").unwrap_or(line))
+    let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    fail(USAGE, lines.join(" ").trim_start_matches("error: "))
 }
 
 fn fail(code: u8, error: impl Display) -> ExitCode {

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::sample::Index;
 use rml_amf0::Amf0Value as Amf;
 use rml_rtmp::chunk_io::{ChunkDeserializer, ChunkSerializer};
 use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
@@ -600,6 +602,56 @@ fn exchange(
             return events;
         }
         results = session.handle_input(&to_client).unwrap();
+    }
+}
+
+/// A whole conversation: handshake, connect, publish, media, end.
+fn conversation() -> Vec<u8> {
+    let command = |name: &str, object: Amf, argument: Amf| {
+        (20, rml_amf0::serialize(&vec![text(name), Amf::Number(2.0), object, argument]).unwrap())
+    };
+    let app = Amf::Object(HashMap::from([("app".to_owned(), text("live"))]));
+    let mut bytes = simple_handshake();
+    let mut serializer = ChunkSerializer::new();
+    bytes.extend(serializer.set_max_chunk_size(200, RtmpTimestamp::new(0)).unwrap().bytes);
+    let messages = [
+        command("connect", app, Amf::Null),
+        command("FCPublish", Amf::Null, text("cam")),
+        command("createStream", Amf::Null, Amf::Null),
+        command("publish", Amf::Null, text("cam")),
+        (9, vec![1; 700]),
+        (8, vec![2; 300]),
+        (22, [[8, 0, 0, 1, 0, 0, 5, 0, 0, 0, 0, 7, 0, 0, 0, 12]; 4].concat()),
+        (4, vec![0, 6, 0, 0, 0, 1]),
+        command("deleteStream", Amf::Null, Amf::Number(1.0)),
+    ];
+    for (timestamp, (type_id, data)) in (0x00FF_FFF0..).step_by(10).zip(messages) {
+        let timestamp = RtmpTimestamp::new(timestamp);
+        let payload = MessagePayload { timestamp, type_id, message_stream_id: 1, data: data.into() };
+        bytes.extend(serializer.serialize(&payload, false, false).unwrap().bytes);
+    }
+    bytes
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_conversation_ends_in_order(
+        damage in prop::collection::vec((any::<Index>(), any::<u8>()), 0..8),
+        piece in 1usize..300,
+    ) {
+        let mut bytes = conversation();
+        for (at, value) in damage {
+            // The handshake but for the first byte is never looked at.
+            let at = 3073 + at.index(bytes.len() - 3073);
+            bytes[at] = value;
+        }
+        let mut server = Server::default();
+        let result = bytes.chunks(piece).try_for_each(|piece| server.feed(piece));
+        let mut at_once = Server::default();
+        let result_at_once = at_once.feed(&bytes);
+        if result.is_ok() && result_at_once.is_ok() {
+            prop_assert_eq!(server.events, at_once.events);
+        }
     }
 }
 

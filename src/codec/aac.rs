@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Error;
+use super::{Error, check_length};
 
 /// An `AudioSpecificConfig` (ISO/IEC 14496-3 §1.6.2.1) that has been parsed. Two are equal when their bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +35,7 @@ impl Configuration {
     /// When it is empty (ffmpeg relaying MPEG-TS sends that: pass over it) or cut short, or when its object type, rate or
     /// channels are none that AAC or HE-AAC has.
     pub fn parse(record: Bytes) -> Result<Self, Error> {
-        if record.is_empty() {
-            return Err(Error::Empty);
-        }
+        check_length(&record, MOST_RECORD_BYTES)?;
         let mut bits = Bits { bytes: &record, position: 0 };
         let mut object_type = bits.object_type()?;
         let core_sample_rate = bits.sample_rate()?;
@@ -267,6 +265,9 @@ const HIGHEST_SAMPLE_RATE: u32 = 192_000;
 /// Table 1.18, by `samplingFrequencyIndex`.
 const SAMPLE_RATES: [u32; 13] =
     [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
+
+/// Bytes of a record that we believe: a program config element has at most 255 bytes of comment.
+const MOST_RECORD_BYTES: usize = 1024;
 
 #[cfg(test)]
 mod tests {

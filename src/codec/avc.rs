@@ -7,7 +7,7 @@ use h264_reader::nal::sps::{SeqParameterSet, TimingInfo, VideoSignalType};
 use h264_reader::rbsp::{BitReader, decode_nal};
 
 pub use self::access_unit::{AccessUnit, inspect, normalise};
-use super::{Error, FrameRate};
+use super::{Error, FrameRate, check_length};
 
 /// An `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15 §5.3.3.1) that has been parsed. Two are equal when their bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +40,7 @@ impl Configuration {
     /// # Errors
     /// When the record is cut short or without a readable SPS, when it has no PPS, or has 3-byte NAL unit lengths.
     pub fn parse(record: Bytes) -> Result<Self, Error> {
-        if record.is_empty() {
-            return Err(Error::Empty);
-        }
+        check_length(&record, MOST_RECORD_BYTES)?;
         let &[version, _profile, _compatibility, _level, lengths, sps_count, ref sets @ ..] = &record[..] else {
             return Err(Error::CutShort("decoder configuration record"));
         };
@@ -219,6 +217,9 @@ const SPS: u8 = 7;
 /// Macroblocks in a row or column of a picture that we believe: 65 536 pixels.
 const MOST_MACROBLOCKS: u32 = 4096;
 
+/// Bytes of a record that we believe: 31 parameter sets of a usual size fit many times.
+const MOST_RECORD_BYTES: usize = 64 * 1024;
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -300,6 +301,9 @@ mod tests {
         ] {
             assert_eq!(Configuration::parse(hex(record)).unwrap_err().to_string(), words, "{record}");
         }
+        let ballast = [&hex(OBS_AVC)[..], &[0; MOST_RECORD_BYTES]].concat();
+        let words = "65581 is no length of a decoder configuration record";
+        assert_eq!(Configuration::parse(ballast.into()).unwrap_err().to_string(), words);
         let without_pps = &hex(OBS_AVC)[..OBS_AVC.len() / 2 - 7];
         let record = [without_pps, &[0]].concat();
         assert_eq!(Configuration::parse(record.into()), Err(Error::Missing("PPS")));

@@ -99,6 +99,17 @@ impl FrameRate {
     }
 }
 
+/// Refuses a record that is empty, or so long that headers would carry somebody's ballast.
+fn check_length(record: &[u8], most_bytes: usize) -> Result<(), Error> {
+    if record.is_empty() {
+        return Err(Error::Empty);
+    }
+    if record.len() > most_bytes {
+        return Err(Error::Invalid { field: "length of a decoder configuration record", value: record.len() as u64 });
+    }
+    Ok(())
+}
+
 /// Why a decoder configuration record or an access unit was refused. All but [`Error::Unsupported`] is nonsense from the
 /// peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

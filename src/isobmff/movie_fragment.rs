@@ -202,7 +202,7 @@ mod tests {
         let mut decode_time = 0;
         let sample = |&(duration, size, composition_offset, is_sync): &(u32, usize, i32, bool)| {
             let data = Bytes::from(vec![0; size]);
-            let sample = Sample { decode_time, composition_offset, duration, is_sync, data };
+            let sample = Sample { decode_time, composition_offset, duration, is_sync, is_open_gop: false, data };
             decode_time += u64::from(duration);
             sample
         };

@@ -84,7 +84,7 @@ const AUDIO_BLOCK_BYTES: usize = 16 * 1024;
 /// About a quarter of a second of video at 4 Mbit/s.
 const VIDEO_BLOCK_BYTES: usize = 128 * 1024;
 /// Reserved for a body outside the blocks before its first byte.
-const FIRST_BYTES: usize = 1024;
+const FIRST_BYTES: usize = 256;
 /// Reserved for a body larger than a block: most key frames fit, so they do not move while they grow.
 const LARGE_BYTES: usize = 512 * 1024;
 

@@ -174,3 +174,13 @@ impl Default for Connection {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_on_which_nothing_happened_is_small() {
+        assert!(size_of::<Connection>() <= 1024);
+    }
+}

@@ -37,7 +37,7 @@ pub mod limits {
     pub const MESSAGE_BYTES: usize = 8 * 1024 * 1024;
     /// The most that a connection may hold before its first accepted publish, in bytes, looked at before each input.
     /// The largest `connect` seen in the field has 700.
-    pub const BYTES_BEFORE_PUBLISH: usize = 32 * 1024;
+    pub const BYTES_BEFORE_PUBLISH: usize = 16 * 1024;
     /// The most that may wait for the answer to a `Connect` or `Publish`, in bytes, looked at before each input.
     pub const WAITING_BYTES: usize = 256 * 1024;
     /// Chunk streams on a connection; encoders use up to 6.

@@ -34,7 +34,7 @@ pub(super) struct Broadcast {
 impl Broadcast {
     /// A broadcast that begins now.
     pub(super) fn begin(name: StreamName, context: &Context) -> Box<Self> {
-        let packager = Packager::new(name.clone(), context.clock.now(), context.settings.clone());
+        let packager = Packager::new(name.clone(), context.begin(), context.settings);
         let writer = Writer::new(Arc::clone(&context.make_store));
         Box::new(Self { name, clock: context.clock, packager, writer, source: String::new() })
     }
@@ -49,9 +49,22 @@ impl Broadcast {
         self.source = source;
     }
 
-    /// What came of it so far.
-    pub(super) fn totals(&self) -> Totals {
-        self.packager.totals()
+    /// What came of it so far, in words.
+    pub(super) fn summary(&self) -> String {
+        let Totals { segments, bytes, samples, gaps, dropped, late } = self.packager.totals();
+        let dropped = late
+            + dropped.before_configuration
+            + dropped.before_first_key
+            + dropped.empty
+            + dropped.malformed
+            + dropped.early_audio;
+        let mut words = format!("{segments} segments, {samples} samples, {bytes} bytes so far");
+        for (count, what) in [(gaps, "gaps"), (dropped, "messages left out")] {
+            if count > 0 {
+                words += &format!(", {count} {what}");
+            }
+        }
+        words
     }
 
     /// Takes a tag from the publisher.
@@ -67,8 +80,8 @@ impl Broadcast {
         self.writer.start();
         while let Some(notice) = self.packager.poll_notice() {
             match notice {
-                Notice::Started { .. } => tracing::info!(stream = %self.name, "publishing from {}: {notice}", self.source),
-                Notice::Advice(_) => tracing::warn!(stream = %self.name, "{notice}"),
+                Notice::Started(_) => tracing::info!(stream = %self.name, "publishing from {}: {notice}", self.source),
+                Notice::Advice(_) | Notice::PassedOver(_) => tracing::warn!(stream = %self.name, "{notice}"),
             }
         }
     }
@@ -76,6 +89,12 @@ impl Broadcast {
     /// Whether the disk is too far behind to take more.
     pub(super) fn is_behind(&self) -> bool {
         self.writer.is_full()
+    }
+
+    /// Whoever published is gone: everything received is listed, and the playlists stay open.
+    pub(super) fn interrupt(&mut self) {
+        self.packager.interrupt(self.clock.now());
+        self.pass_on();
     }
 
     /// When [`handle_time`](Self::handle_time) is to be called.
@@ -103,7 +122,6 @@ impl Broadcast {
 
 /// Keeps an interrupted broadcast open until its publisher is back, or for `grace`; then ends it.
 pub(super) async fn keep(mut broadcast: Box<Broadcast>, claim: Claim<Box<Broadcast>>, grace: Duration, mut stop: Stop) {
-    broadcast.packager.interrupt(broadcast.clock.now());
     let mut offer = claim.offer();
     let over = Instant::now() + grace;
     loop {

@@ -111,7 +111,8 @@ impl FileKind {
     fn of_path(path: &str) -> Option<Self> {
         let path = percent_decode(path.strip_prefix('/')?)?;
         let is_plain = |part: &str| {
-            !part.starts_with('.') && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '~'))
+            !part.starts_with('.')
+                && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '~'))
         };
         if !path.split('/').all(is_plain) {
             return None;
@@ -220,6 +221,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::server::tests::context;
 
     #[test]
     fn dot_files_and_strange_paths_are_not_served() {
@@ -246,7 +248,9 @@ mod tests {
     #[test]
     fn streams_are_found_at_any_depth_and_broadcast_folders_are_passed_over() {
         let folder = tempfile::tempdir().unwrap();
-        for path in ["live/a/index.m3u8", "live/room/b/index.m3u8", "live/a/~1/index.m3u8", "x/.y/index.m3u8", "live/c/no"] {
+        for path in
+            ["live/a/index.m3u8", "live/room/b/index.m3u8", "live/a/~1/index.m3u8", "x/.y/index.m3u8", "live/c/no"]
+        {
             let path = folder.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
@@ -266,10 +270,11 @@ mod tests {
         fs::write(folder.path().join("live/a/~1/.w.m4s.tmp"), "half").unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let context = Arc::new(Context::for_tests(folder.path()));
+        let context = Arc::new(context(folder.path()));
         let server = tokio::spawn(serve(listener, folder.path().into(), context));
         let mut socket = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\norigin: http://y\r\n{headers}\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\norigin: http://y\r\n{headers}\r\n");
         socket.write_all(request.as_bytes()).await.unwrap();
         let mut response = Vec::new();
         socket.read_to_end(&mut response).await.unwrap();
@@ -281,7 +286,8 @@ mod tests {
     async fn a_playlist_comes_fresh_and_with_its_type_and_compressed_for_who_wants() {
         let response = get("/live/a/index.m3u8", "").await;
         assert!(response.starts_with("HTTP/1.1 200"), "{response}");
-        for header in ["content-type: application/vnd.apple.mpegurl", "cache-control: no-cache", "access-control-allow-origin: *"]
+        for header in
+            ["content-type: application/vnd.apple.mpegurl", "cache-control: no-cache", "access-control-allow-origin: *"]
         {
             assert!(response.contains(header), "{header} in {response}");
         }
@@ -294,7 +300,8 @@ mod tests {
     async fn a_segment_may_be_kept_for_ever_and_asked_for_in_parts() {
         let response = get("/live/a/~1/v.m4s", "range: bytes=2-4\r\naccept-encoding: gzip\r\n").await;
         assert!(response.starts_with("HTTP/1.1 206"), "{response}");
-        for header in ["content-type: video/iso.segment", "max-age=31536000, immutable", "content-range: bytes 2-4/10"] {
+        for header in ["content-type: video/iso.segment", "max-age=31536000, immutable", "content-range: bytes 2-4/10"]
+        {
             assert!(response.contains(header), "{header} in {response}");
         }
         assert!(response.ends_with("\r\n\r\n234"));

@@ -11,6 +11,11 @@
 //! task of the connection that comes back. Nothing waits for anybody else: a stalled disk stops the reading of the
 //! socket of that publisher alone.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the shell reads the clock and touches files, so that nothing else has to"
+)]
+
 mod broadcast;
 mod clock;
 pub mod demo;
@@ -20,6 +25,8 @@ mod publisher;
 mod registry;
 mod stop;
 mod store;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod writer;
 
@@ -27,6 +34,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -36,7 +44,9 @@ use self::broadcast::Broadcast;
 use self::clock::Clock;
 use self::registry::Registry;
 use self::store::{DiskStore, MakeStore};
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::hls;
+use crate::media::Moment;
 use crate::packager::Settings;
 
 /// Listens, and knows its addresses; [`run`](Self::run) makes it work.
@@ -107,17 +117,7 @@ impl Server {
         }
 
         let (stopper, stop_word) = stop::stop();
-        let make_store: Arc<MakeStore> = {
-            let out = Arc::clone(&self.out);
-            Arc::new(move || Box::new(DiskStore::new(Arc::clone(&out))))
-        };
-        let context = Arc::new(Context {
-            clock: Clock::start(),
-            registry: Registry::new(),
-            make_store,
-            settings: self.settings,
-            grace: self.grace,
-        });
+        let context = Arc::new(Context::new(Arc::clone(&self.out), self.settings, self.grace));
         // Viewers find everything on the disk after the stop too: nobody waits for their connections.
         let _viewers = self.http.map(|http| AbortOnDrop::spawn(http::serve(http, self.out, Arc::clone(&context))));
         let broadcasters = listener::serve(self.rtmp, context, stop_word);
@@ -142,6 +142,34 @@ struct Context {
     settings: Settings,
     /// How long a broadcast is kept open for a publisher that vanished.
     grace: Duration,
+    /// When the last broadcast began, in milliseconds since 1970.
+    last_began_ms: AtomicU64,
+}
+
+impl Context {
+    /// For publishers who write below `out`.
+    fn new(out: Arc<Path>, settings: Settings, grace: Duration) -> Self {
+        Self {
+            clock: Clock::start(),
+            registry: Registry::new(),
+            make_store: Arc::new(move || Box::new(DiskStore::new(Arc::clone(&out)))),
+            settings,
+            grace,
+            last_began_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Now, for a broadcast that begins. No two begin in the same millisecond, whatever the clock does, because the time
+    /// is what their files are told apart by.
+    fn begin(&self) -> Moment {
+        let now = self.clock.now();
+        let now_ms = u64::try_from(now.unix.as_millis()).unwrap_or(u64::MAX);
+        let later = |last: u64| Some(now_ms.max(last.saturating_add(1)));
+        let began_ms = match self.last_began_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later) {
+            Ok(last) | Err(last) => now_ms.max(last.saturating_add(1)),
+        };
+        Moment { unix: Duration::from_millis(began_ms), ..now }
+    }
 }
 
 /// A task that ends with its handle.
@@ -161,12 +189,11 @@ impl Drop for AbortOnDrop {
 
 impl From<&Config> for Settings {
     fn from(config: &Config) -> Self {
-        use crate::{config, packager};
         Self {
             segment: config.segment.0,
             window: match config.window {
-                config::Window::Segments(count) => packager::Window::Segments(count),
-                config::Window::Time(time) => packager::Window::Time(time),
+                config::Window::Segments(count) => hls::Window::Segments(count),
+                config::Window::Time(time) => hls::Window::Lasting(time),
             },
             track_wait: config.track_wait.0,
         }

@@ -17,11 +17,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::Context;
 use super::broadcast::{self, Broadcast};
 use super::registry::{Claim, Taken};
 use super::stop::Stop;
 use super::wire::Wire;
-use super::Context;
 use crate::action::StreamName;
 use crate::flv::{self, TagBody};
 use crate::rtmp::{self, Connection, Event, Message, MessageKind};
@@ -57,10 +57,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             log_unpublished(peer, received, &ending);
             close(wire).await;
         }
-        Some(Live { broadcast, claim, .. }) => {
-            let totals = broadcast.totals();
-            let name = broadcast.name().clone();
-            tracing::info!(stream = %name, %peer, received_bytes = received, "gone: {ending}; {totals}");
+        Some(Live { mut broadcast, claim, .. }) => {
+            broadcast.interrupt();
+            let (stream, summary) = (broadcast.name(), broadcast.summary());
+            tracing::info!(%stream, %peer, received_bytes = received, "gone: {ending}; {summary}");
             let closed = async {
                 close(wire).await;
                 drop(slot);
@@ -242,7 +242,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         while let Some(event) = self.connection.poll_event() {
             match event {
                 Event::Connect(connect) => {
-                    self.encoder = connect.flash_version.as_deref().map(printable);
+                    self.encoder = connect.flash_ver.as_deref().map(printable);
                     self.connection.accept_connect();
                 }
                 Event::Publish(publish) => self.handle_publish(&publish.app, &publish.stream_key).await,
@@ -329,9 +329,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     async fn handle_unpublish(&mut self, stop: &Stop) {
-        let Some(Live { broadcast, claim, .. }) = self.live.take() else { return };
-        let totals = broadcast.totals();
-        tracing::info!(stream = %broadcast.name(), peer = %self.peer, "ended by its publisher; {totals}");
+        let Some(Live { mut broadcast, claim, .. }) = self.live.take() else { return };
+        broadcast.interrupt();
+        let (stream, summary) = (broadcast.name(), broadcast.summary());
+        tracing::info!(%stream, peer = %self.peer, "ended by its publisher; {summary}");
         self.deadline = Instant::now() + PUBLISH_WITHIN;
         broadcast::end(broadcast, claim.offer(), stop.clone()).await;
     }

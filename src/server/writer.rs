@@ -154,12 +154,8 @@ impl Writer {
             }
             Some(error) => {
                 if let Some(failed) = left.front().map(Described::from) {
-                    let trouble = self.trouble.get_or_insert(Trouble {
-                        since: now,
-                        retry_at: now,
-                        log_at: now,
-                        lost_objects: 0,
-                    });
+                    let trouble =
+                        self.trouble.get_or_insert(Trouble { since: now, retry_at: now, log_at: now, lost_objects: 0 });
                     trouble.retry_at = now + RETRY_AFTER;
                     if now >= trouble.log_at {
                         trouble.log_at = now + LOG_EVERY;

@@ -20,6 +20,13 @@ pub struct AccessUnit {
     pub has_parameter_set: bool,
 }
 
+impl AccessUnit {
+    /// Decoding that starts here shows right pictures, if only after some ([`AccessUnit::recovery_frame_count`]).
+    pub fn has_recovery_point(&self) -> bool {
+        self.recovery_frame_count.is_some()
+    }
+}
+
 /// Looks at the headers of an access unit's NAL units (H.264 §7.3.1). Slices are not read, nothing is allocated.
 ///
 /// # Errors
@@ -209,6 +216,7 @@ mod tests {
             let unit = [&u32::try_from(sei.len()).unwrap().to_be_bytes()[..], &sei, &[0, 0, 0, 1, 0x41]].concat();
             let found = inspect(&unit, 4).unwrap();
             assert_eq!(found.recovery_frame_count, count, "{sei:02x?}");
+            assert_eq!(found.has_recovery_point(), count.is_some());
             assert!(found.has_slice && !found.has_idr);
         }
     }

@@ -1,0 +1,396 @@
+//! Publishers over in-memory pipes, with time that passes as fast as nothing happens.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use super::demo::{Client, FILM, Film};
+use super::stop::{Stop, Stopper};
+use super::*;
+use crate::config::Given;
+
+/// What publishers share, with the default settings.
+pub(super) fn context(out: &Path) -> Context {
+    let config = Config::resolve(&Given::default()).unwrap();
+    Context::new(out.into(), Settings::from(&config), config.grace.0)
+}
+
+/// A server without sockets.
+struct House {
+    folder: TempDir,
+    context: Arc<Context>,
+    stopper: Stopper,
+    stop: Stop,
+}
+
+impl House {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let context = Arc::new(context(folder.path()));
+        let (stopper, stop) = stop::stop();
+        Self { folder, context, stopper, stop }
+    }
+
+    /// A connection, and the task that serves it.
+    fn dial(&self) -> (DuplexStream, JoinHandle<()>) {
+        let (socket, ours) = tokio::io::duplex(64 << 10);
+        let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let peer: SocketAddr = "192.0.2.1:5000".parse().unwrap();
+        let task = tokio::spawn(publisher::serve(ours, peer, slot, Arc::clone(&self.context), self.stop.clone()));
+        (socket, task)
+    }
+
+    async fn publish(&self, stream_key: &str) -> (anyhow::Result<Client<DuplexStream>>, JoinHandle<()>) {
+        let (socket, task) = self.dial();
+        (Client::publish(socket, "live", stream_key).await, task)
+    }
+
+    /// The files of a stream, those of its broadcasts by their names alone.
+    fn playlist(&self, stream_key: &str, rendition: &str) -> String {
+        let broadcasts = self.broadcasts(stream_key);
+        fs::read_to_string(broadcasts.last().unwrap().join(format!("{rendition}.m3u8"))).unwrap()
+    }
+
+    fn broadcasts(&self, stream_key: &str) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.folder.path().join("live").join(stream_key)).unwrap();
+        let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+        folders.sort();
+        folders
+    }
+
+    /// All files in the output folder.
+    fn files(&self) -> Vec<PathBuf> {
+        let mut folders = vec![self.folder.path().to_path_buf()];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { &mut folders } else { &mut files }.push(path);
+            }
+        }
+        files
+    }
+}
+
+/// Sends the film as fast as it is taken.
+async fn send_film(client: &mut Client<DuplexStream>) {
+    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
+    client.send_metadata(&film.metadata).await.unwrap();
+    for (tag, time) in film.round(0) {
+        client.send(tag, time).await.unwrap();
+    }
+}
+
+/// How long a task goes on, in seconds of the paused clock.
+async fn seconds_until_end(task: JoinHandle<()>) -> u64 {
+    let start = Instant::now();
+    task.await.unwrap();
+    start.elapsed().as_secs()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_says_nothing_is_closed_after_10_s() {
+    let house = House::new();
+    let (_socket, task) = house.dial();
+    assert_eq!(seconds_until_end(task).await, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_drips_its_handshake_is_closed_after_10_s_too() {
+    let house = House::new();
+    let (mut socket, task) = house.dial();
+    let dripping = tokio::spawn(async move {
+        while socket.write_all(&[3]).await.is_ok() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    });
+    assert_eq!(seconds_until_end(task).await, 10);
+    dripping.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_connects_and_does_not_publish_is_closed_after_10_s() {
+    let house = House::new();
+    let (socket, task) = house.dial();
+    let _client = Client::connect(socket, "live").await.unwrap();
+    assert_eq!(seconds_until_end(task).await, 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_speaks_another_protocol_is_closed_at_once() {
+    let house = House::new();
+    let (mut socket, task) = house.dial();
+    socket.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    assert_eq!(seconds_until_end(task).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_goodbye_ends_the_broadcast_at_once_and_frees_the_name() {
+    let house = House::new();
+    let (client, _task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    send_film(&mut client).await;
+    client.unpublish().await.unwrap();
+    let start = Instant::now();
+    let (again, _task) = loop {
+        match house.publish("a").await {
+            (Ok(client), task) => break (client, task),
+            _ => sleep(Duration::from_millis(1)).await,
+        }
+    };
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert_eq!(house.broadcasts("a").len(), 1, "nothing is written for the second one yet");
+    for rendition in ["video", "audio"] {
+        let playlist = house.playlist("a", rendition);
+        assert!(playlist.ends_with("#EXT-X-ENDLIST\n"), "{playlist}");
+        let seconds: f64 = playlist
+            .lines()
+            .filter_map(|line| line.strip_prefix("#EXTINF:")?.split(',').next()?.parse::<f64>().ok())
+            .sum();
+        assert!((13.6..13.8).contains(&seconds), "{rendition}: {seconds}");
+    }
+    drop(again);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_publisher_is_refused_at_once_and_the_first_goes_on() {
+    let house = House::new();
+    let (first, _task) = house.publish("a").await;
+    let mut first = first.unwrap();
+    let start = Instant::now();
+    let (second, _second_task) = house.publish("a").await;
+    assert!(format!("{:#}", second.err().unwrap()).contains("NetStream.Publish.BadName"));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    send_film(&mut first).await;
+    first.unpublish().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert!(house.playlist("a", "video").contains("#EXT-X-ENDLIST"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_could_leave_the_folder_is_refused_and_makes_no_file() {
+    let house = House::new();
+    for name in ["..", "../x", ".x", "a/b", "a\nb", ""] {
+        let (client, task) = house.publish(name).await;
+        let refusal = format!("{:#}", client.err().unwrap());
+        assert!(refusal.contains("NetStream.Publish.BadName"), "{name:?}: {refusal}");
+        task.await.unwrap();
+    }
+    assert!(house.files().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_comes_back_in_time_goes_on_with_its_broadcast() {
+    let house = House::new();
+    let (client, first_task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    send_film(&mut client).await;
+    drop(client);
+    sleep(Duration::from_secs(20)).await;
+    let playlist = house.playlist("a", "video");
+    assert!(playlist.contains("#EXTINF") && !playlist.contains("#EXT-X-ENDLIST"), "{playlist}");
+
+    let (client, _task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    first_task.await.unwrap();
+    send_film(&mut client).await;
+    client.unpublish().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(house.broadcasts("a").len(), 1);
+    let playlist = house.playlist("a", "video");
+    assert_eq!(playlist.matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{playlist}");
+    assert!(playlist.ends_with("#EXT-X-ENDLIST\n"), "{playlist}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_does_not_come_back_ends_after_the_grace_time() {
+    let house = House::new();
+    let (client, task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    send_film(&mut client).await;
+    drop(client);
+    assert_eq!(seconds_until_end(task).await, 30);
+    assert!(house.playlist("a", "video").ends_with("#EXT-X-ENDLIST\n"));
+    assert!(house.publish("a").await.0.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_publisher_is_closed_after_15_s_and_its_broadcast_kept_for_30() {
+    let house = House::new();
+    let (client, task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    send_film(&mut client).await;
+    let start = Instant::now();
+    client.wait_until(start + Duration::from_secs(60)).await.unwrap_err();
+    assert_eq!(start.elapsed().as_secs(), 15);
+    task.await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 45);
+    assert!(house.playlist("a", "audio").ends_with("#EXT-X-ENDLIST\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_live_and_waiting_broadcasts_with_all_that_came() {
+    let house = House::new();
+    let (waiting, waiting_task) = house.publish("waiting").await;
+    let mut waiting = waiting.unwrap();
+    send_film(&mut waiting).await;
+    drop(waiting);
+    let (live, live_task) = house.publish("live").await;
+    let mut live = live.unwrap();
+    send_film(&mut live).await;
+    let start = Instant::now();
+    house.stopper.stop();
+    waiting_task.await.unwrap();
+    live_task.await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(2));
+    for name in ["live", "waiting"] {
+        for rendition in ["video", "audio"] {
+            let playlist = house.playlist(name, rendition);
+            assert!(playlist.ends_with("#EXT-X-ENDLIST\n"), "{name} {rendition} {playlist}");
+            let [a, b] = ["live", "waiting"].map(|name| house.playlist(name, rendition).matches("#EXTINF").count());
+            assert_eq!(a, b, "as much of the one that was cut off as of the other");
+        }
+    }
+    let half = house.files().into_iter().find(|path| path.file_name().unwrap().to_string_lossy().starts_with('.'));
+    assert_eq!(half, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_may_end_one_stream_and_begin_another_on_the_same_connection() {
+    let house = House::new();
+    let (client, _task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    send_film(&mut client).await;
+    client.unpublish().await.unwrap();
+    client.publish_again("b").await.unwrap();
+    send_film(&mut client).await;
+    client.unpublish().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    for name in ["a", "b"] {
+        assert!(house.playlist(name, "video").ends_with("#EXT-X-ENDLIST\n"));
+    }
+}
+
+#[test]
+fn no_two_broadcasts_begin_in_the_same_millisecond() {
+    let context = context(Path::new("unused"));
+    let times: Vec<_> = (0..100).map(|_| context.begin().unix.as_millis()).collect();
+    assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
+}
+
+/// A disk that does not answer as long as somebody holds the lock.
+struct Stalled {
+    disk: DiskStore,
+    lock: Arc<std::sync::Mutex<()>>,
+}
+
+impl store::Store for Stalled {
+    fn append(&mut self, key: &crate::action::Key, body: &[Bytes]) -> std::io::Result<()> {
+        let _held = self.lock.lock();
+        self.disk.append(key, body)
+    }
+    fn put(&mut self, key: &crate::action::Key, body: &[Bytes]) -> std::io::Result<()> {
+        let _held = self.lock.lock();
+        self.disk.put(key, body)
+    }
+    fn delete(&mut self, key: &crate::action::Key) -> std::io::Result<()> {
+        let _held = self.lock.lock();
+        self.disk.delete(key)
+    }
+}
+
+#[tokio::test]
+async fn a_stalled_disk_makes_its_publisher_wait_and_loses_nothing() {
+    let mut house = House::new();
+    let lock = Arc::new(std::sync::Mutex::new(()));
+    let (out, in_store): (Arc<Path>, _) = (house.folder.path().into(), Arc::clone(&lock));
+    let mut context = context(house.folder.path());
+    context.make_store =
+        Arc::new(move || Box::new(Stalled { disk: DiskStore::new(Arc::clone(&out)), lock: Arc::clone(&in_store) }));
+    house.context = Arc::new(context);
+    let (client, _task) = house.publish("a").await;
+    let mut client = client.unwrap();
+
+    let (stall, stalled) = std::sync::mpsc::channel::<()>();
+    let holder = {
+        let lock = Arc::clone(&lock);
+        std::thread::spawn(move || {
+            let _held = lock.lock();
+            // Until the sender is dropped.
+            let _ = stalled.recv();
+        })
+    };
+    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
+    let sending = tokio::spawn(async move {
+        for round in 0..8 {
+            for (tag, time) in film.round(round) {
+                client.send(tag, time).await.unwrap();
+            }
+        }
+        client.unpublish().await.unwrap();
+        client
+    });
+    // 8 rounds are 6 MB: more than the queue, the batch in flight and the pipe hold together.
+    tokio::time::timeout(Duration::from_millis(500), async {
+        while !sending.is_finished() {
+            sleep(Duration::from_millis(10)).await
+        }
+    })
+    .await
+    .unwrap_err();
+    drop(stall);
+    holder.join().unwrap();
+    let _client = sending.await.unwrap();
+    let playlist = loop {
+        let playlist = house.playlist("a", "video");
+        if playlist.ends_with("#EXT-X-ENDLIST\n") {
+            break playlist;
+        }
+        sleep(Duration::from_millis(5)).await;
+    };
+    let seconds: f64 =
+        playlist.lines().filter_map(|line| line.strip_prefix("#EXTINF:")?.split(',').next()?.parse::<f64>().ok()).sum();
+    let all = 8.0 * 13.74;
+    assert!((seconds - all).abs() < 0.1 || playlist.contains("MEDIA-SEQUENCE:"), "{seconds}");
+}
+
+#[tokio::test]
+async fn a_listening_server_says_where_and_stops_when_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("made/for/it");
+    let given = Given::collect(
+        |name| match name {
+            "rtmp" | "http" => Some("127.0.0.1:0".to_owned()),
+            "out" => Some(out.to_string_lossy().into_owned()),
+            _ => None,
+        },
+        |_| None,
+        None,
+    );
+    let config = Config::resolve(&given.unwrap()).unwrap();
+    let server = Server::bind(&config, WhenTaken::Fail, WhenTaken::Fail).unwrap();
+    let (rtmp, http) = (server.rtmp_address().unwrap(), server.http_address().unwrap().unwrap());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async { drop(stopped.await) }));
+    // A viewer who keeps his connection does not hold up the end.
+    let _viewer = tokio::net::TcpStream::connect(http).await.unwrap();
+    let socket = tokio::net::TcpStream::connect(rtmp).await.unwrap();
+    let client = Client::publish(socket, "live", "a").await.unwrap();
+    assert!(out.is_dir());
+    drop(stop);
+    tokio::time::timeout(Duration::from_secs(2), running).await.unwrap().unwrap().unwrap();
+    drop(client);
+    let mut byte = [0];
+    let refused = tokio::net::TcpStream::connect(rtmp).await;
+    assert!(match refused {
+        Ok(mut socket) => matches!(socket.read(&mut byte).await, Ok(0) | Err(_)),
+        Err(_) => true,
+    });
+}

@@ -1,0 +1,102 @@
+//! The real program as a child process.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// How long it may take to start and to stop.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What it says once it listens; the address follows.
+const LISTENING: &str = "listening for RTMP on ";
+
+/// `upscope serve` on a port of its own, with an output folder of its own. Killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    folder: TempDir,
+    address: SocketAddr,
+    lines: Receiver<String>,
+    log: Vec<String>,
+}
+
+/// What is left of a server that was stopped.
+pub(crate) struct Stopped {
+    pub(crate) status: ExitStatus,
+    pub(crate) folder: TempDir,
+    pub(crate) log: String,
+}
+
+impl Server {
+    /// Starts it, with a window that nothing in the corpus fills.
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_upscope"))
+            .args(["serve", "--rtmp", "127.0.0.1:0", "--window", "1000", "--log", "info", "--out"])
+            .arg(folder.path())
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let errors = BufReader::new(child.stderr.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || errors.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut server = Self { child, folder, address, lines, log: Vec::new() };
+        server.address = server.await_address();
+        server
+    }
+
+    fn await_address(&mut self) -> SocketAddr {
+        loop {
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                panic!("the program does not say \"{LISTENING}ADDRESS\"; it said:\n{}", self.log.join("\n"))
+            };
+            let address = line.split_once(LISTENING).and_then(|(_, rest)| {
+                let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':');
+                rest.split(|c| !is_part(c)).next().unwrap_or_default().parse().ok()
+            });
+            self.log.push(line);
+            if let Some(address) = address {
+                return address;
+            }
+        }
+    }
+
+    /// Where it takes publishers.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops it as an operator does, with SIGTERM, and waits for it to end.
+    pub(crate) fn stop(mut self) -> Stopped {
+        let terminated = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
+        assert!(terminated.unwrap().success(), "kill -TERM failed");
+        // Its standard error is closed when it ends.
+        let log = loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.log.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break self.log.join("\n"),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    panic!("still running {PATIENCE:?} after SIGTERM; it said:\n{}", self.log.join("\n"))
+                }
+            }
+        };
+        let status = self.child.wait().unwrap();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        Stopped { status, folder, log }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
