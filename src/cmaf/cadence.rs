@@ -81,8 +81,10 @@ impl Cadence {
         if !is_sync {
             return length_us + sample_us > self.limit_us();
         }
-        // OBS's key frames land at 1999, 3999 … ms: half a frame of tolerance.
-        if length_us + sample_us / 2 >= self.wanted_us {
+        // OBS's key frames land at 1999, 3999 … ms: half a frame of tolerance. When key frames are rare, one that is a
+        // little early is nearer to the wanted length than the next one.
+        let tolerance_us = if gop_us >= self.wanted_us / 2 { self.wanted_us / 10 } else { 0 };
+        if length_us + tolerance_us.max(sample_us / 2) >= self.wanted_us {
             self.longest_gop_us = self.longest_gop_us.max(gop_us);
             return true;
         }
@@ -140,6 +142,13 @@ mod tests {
     fn a_key_frame_half_a_frame_early_ends_its_segment() {
         let mut cadence = Cadence::new(Duration::from_millis(2015));
         assert_eq!(lengths(&mut cadence, &[0, 2000, 4000], 4500), [2000, 2000]);
+    }
+
+    #[test]
+    fn a_rare_key_frame_that_is_a_little_early_ends_its_segment() {
+        let mut cadence = Cadence::new(Duration::from_secs(2));
+        assert_eq!(lengths(&mut cadence, &[0, 1920, 3840, 5760], 6_000), [1920, 1920, 1920]);
+        assert_eq!(cadence.target_duration_s(), Some(2));
     }
 
     #[test]

@@ -13,9 +13,6 @@ use super::{Chunk, Header, Output, Segment};
 /// its segments' length.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Shorter samples are an artefact of equal timestamps, in ticks: at 90 kHz, a frame rate above 250.
-const ARTEFACT: u32 = 360;
-
 /// Room for the boxes of several chunks, in bytes.
 const BOXES_BYTES: usize = 8 << 10;
 
@@ -54,7 +51,8 @@ pub(super) struct Rendition {
     /// Discontinuities of the broadcast up to and before the open segment.
     pub(super) discontinuities: u64,
     is_independent: bool,
-    shortest_sample: u32,
+    /// The durations of its written samples.
+    durations: Vec<u32>,
     bytes: u64,
     samples: u32,
     duration: u64,
@@ -84,7 +82,7 @@ impl Rendition {
             is_discontinuous: false,
             discontinuities: 0,
             is_independent: true,
-            shortest_sample: u32::MAX,
+            durations: Vec::new(),
             bytes: 0,
             samples: 0,
             duration: 0,
@@ -181,6 +179,8 @@ impl Rendition {
             self.duration = end.unwrap_or(start).saturating_sub(start);
         }
         let end = start + self.duration;
+        let middle = self.durations.len() / 2;
+        let usual_sample = if is_gap { 0 } else { *self.durations.select_nth_unstable(middle).1 };
         if self.has_begun {
             outputs.push_back(Output::Segment(Segment {
                 track: self.track.id,
@@ -190,7 +190,7 @@ impl Rendition {
                 duration_us: self.micros(end) - self.micros(start),
                 bytes: self.bytes,
                 samples: self.samples,
-                shortest_sample_us: self.micros(self.shortest_sample.into()),
+                usual_sample_us: self.micros(usual_sample.into()),
                 is_discontinuous: self.is_discontinuous,
                 discontinuities: self.discontinuities,
                 is_independent: self.is_independent && !is_gap,
@@ -200,7 +200,7 @@ impl Rendition {
         self.number += 1;
         self.start = self.has_begun.then_some(end);
         self.is_discontinuous = false;
-        self.shortest_sample = u32::MAX;
+        self.durations.clear();
         self.bytes = 0;
         self.samples = 0;
         self.duration = 0;
@@ -245,8 +245,7 @@ impl Rendition {
         let boxes = self.boxes.split().freeze();
         self.bytes += (boxes.len() + self.pending_bytes) as u64;
         self.duration += self.pending.iter().map(|sample| u64::from(sample.duration)).sum::<u64>();
-        let lasting = self.pending.iter().map(|sample| sample.duration).filter(|duration| *duration >= ARTEFACT);
-        self.shortest_sample = self.shortest_sample.min(lasting.min().unwrap_or(u32::MAX));
+        self.durations.extend(self.pending.iter().map(|sample| sample.duration));
         let mut body: Vec<Bytes> = Vec::with_capacity(1 + self.pending.len());
         body.push(boxes);
         body.extend(self.pending.drain(..).map(|sample| sample.data));

@@ -159,7 +159,7 @@ mod tests {
             duration_us: 2_000_000,
             bytes: 1000,
             samples: 60,
-            shortest_sample_us: 33_333,
+            usual_sample_us: 33_333,
             is_discontinuous: false,
             discontinuities: 0,
             is_independent: true,

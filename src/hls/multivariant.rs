@@ -38,8 +38,8 @@ const FRAME_RATES: [f64; 13] = [
 /// How far a measured frame rate may be from a common one to be taken for it, as a share of it. 30 and 29.97 are 0.1 % apart.
 const FRAME_RATE_TOLERANCE: f64 = 0.000_5;
 
-/// Frames come unevenly when the shortest lasts less than this share of the mean.
-const UNEVEN: f64 = 0.8;
+/// Frames come unevenly when the usual one lasts less than this share of the mean.
+const UNEVEN: f64 = 0.9;
 
 /// What one rendition's segments measure.
 #[derive(Debug, Default, Clone)]
@@ -92,13 +92,14 @@ impl Measured {
     }
 }
 
-/// The frame rate of a segment: the largest, where frames come unevenly (RFC 8216bis 4.4.6.2).
+/// The frame rate of a segment: that of its usual frame, where others last longer (RFC 8216bis 4.4.6.2 asks for the
+/// largest).
 #[expect(clippy::cast_precision_loss, reason = "a frame rate for people")]
 fn frame_rate(segment: &Segment) -> f64 {
     let mean_us = segment.duration_us as f64 / f64::from(segment.samples.max(1));
-    let shortest_us = segment.shortest_sample_us as f64;
-    // Milliseconds and jitter make even frames a little uneven.
-    1e6 / if shortest_us > 0.0 && shortest_us < UNEVEN * mean_us { shortest_us } else { mean_us }
+    let usual_us = segment.usual_sample_us as f64;
+    // Rounding to milliseconds and jitter make even frames a little uneven.
+    1e6 / if usual_us > 0.0 && usual_us < UNEVEN * mean_us { usual_us } else { mean_us }
 }
 
 /// A rendition to choose.
