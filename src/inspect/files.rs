@@ -127,6 +127,14 @@ impl Place {
         path
     }
 
+    /// The path of another file beside it.
+    pub(super) fn sibling(&self, name: &str) -> String {
+        let mut parts = self.parts.clone();
+        parts.pop();
+        parts.push(name.to_owned());
+        parts.join("/")
+    }
+
     /// Its path in the folder.
     pub(super) fn name(&self) -> String {
         self.parts.join("/")
