@@ -64,7 +64,7 @@ const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// What the page may do: its own scripts, and playing what they made (`blob:`). A stream's name is text, never code.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-                      media-src 'self' blob:; worker-src 'self' blob:; base-uri 'none'; form-action 'none'";
+                      img-src data:; media-src 'self' blob:; worker-src 'self' blob:; base-uri 'none'; form-action 'none'";
 
 fn page_file(content_type: &'static str, bytes: &'static [u8]) -> Response {
     let headers: [(HeaderName, &str); 4] = [

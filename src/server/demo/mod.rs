@@ -32,8 +32,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub async fn publish(address: SocketAddr, until: impl Future) {
     let mut showing = pin!(publish_for_ever(reachable(address)));
     tokio::select! {
-        never = &mut showing => match never {},
+        biased;
         _ = until => std::future::pending().await,
+        never = &mut showing => match never {},
     }
 }
 
