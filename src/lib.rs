@@ -19,6 +19,7 @@
 //!
 //! - Imports point downwards only: `amf0 codec` < `rtmp media flv` < `remuxer isobmff` < `cmaf action` < `hls` <
 //!   `packager` < `server`. `rtmp` and `flv` do not know each other, `isobmff` knows no HLS, `hls` knows no RTMP.
+//!   [`inspect`] stands apart: it uses nothing of ours, so that it can judge what the others wrote.
 //! - [`server`] is the only folder that touches the world. Elsewhere there is no socket, file or clock: bytes and time come
 //!   in as arguments (`handle_*`), and what is to be done comes out (`poll_*`), drained after each input.
 //! - An object is put before a playlist lists it, a name is never used for other content, and a sample's bytes are never

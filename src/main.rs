@@ -13,6 +13,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use upscope::config::{Config, Given, LogFormat, LogLevel, OPTIONS, variable};
+use upscope::inspect;
 use upscope::server::{Server, WhenTaken, demo};
 
 /// The command line or the configuration is wrong.
@@ -211,9 +212,13 @@ fn start_logging(level: LogLevel, format: LogFormat) {
     }
 }
 
+/// 0: no rule is broken; 1: one is; 2: there is nothing that can be read.
 fn inspect_path(matches: &ArgMatches) -> ExitCode {
     let path = PathBuf::from(matches.get_one::<String>("path").cloned().unwrap_or_default());
-    fail(1, format_args!("inspecting {} is not built in yet", path.display()))
+    match inspect::run(&path, &mut std::io::stdout().lock()) {
+        Ok(report) => ExitCode::from(report.exit_code()),
+        Err(error) => fail(USAGE, format_args!("{error:#}")),
+    }
 }
 
 /// Help is an answer, everything else a mistake, told in one line.

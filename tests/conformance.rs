@@ -155,6 +155,9 @@ fn playlist_rules(rendition: &Rendition, report: &mut impl FnMut(String)) {
     };
     let target_s = seconds(i64::try_from(target_s).unwrap(), 1);
     for entry in &playlist.entries {
+        if entry.duration_s <= 0.0 {
+            report(format!("B 4.4.4.1: {} lasts {} s", entry.uri, entry.duration_s));
+        }
         if entry.duration_s.round() > target_s || entry.duration_s > target_s + 0.5 {
             report(format!("B 4.4.3.1: {} lasts {} s, target {target_s} s", entry.uri, entry.duration_s));
         }
@@ -277,10 +280,11 @@ fn rendition_rules(output: &Output, report: &mut impl FnMut(String)) {
         if places.keys().last() != other_places.keys().last() {
             report(format!("{uris} do not end with the same media sequence number"));
         }
-        for (number, discontinuities) in &places {
-            if other_places.get(number).is_some_and(|others| others != discontinuities) {
-                report(format!("B 6.2.4: {uris} have different discontinuity sequence numbers at {number}"));
-            }
+        let differing =
+            places.iter().find(|(number, count)| other_places.get(number).is_some_and(|other| other != *count));
+        if let Some((number, count)) = differing {
+            let other = other_places[number];
+            report(format!("B 6.2.4: {uris}: segment {number} has discontinuity sequence number {count} and {other}"));
         }
     }
     for segments in dated_segments(&renditions).values() {
@@ -289,9 +293,10 @@ fn rendition_rules(output: &Output, report: &mut impl FnMut(String)) {
             .map(|dated| (dated.uri, dated.least_ms))
             .max_by(|one, two| one.1.total_cmp(&two.1))
             .unwrap();
-        for dated in segments.iter().filter(|dated| dated.most_ms < anchor - DATE_MS) {
-            let off = anchor - dated.most_ms;
-            report(format!("B 6.2.4: {} is dated {off:.1} ms too early, or {latest} too late", dated.uri));
+        let early: Vec<_> = segments.iter().filter(|dated| dated.most_ms < anchor - DATE_MS).collect();
+        if let Some(first) = early.first() {
+            let (off, uris) = (anchor - first.most_ms, early.iter().map(|dated| dated.uri).collect::<Vec<_>>());
+            report(format!("B 6.2.4: {latest} is dated {off:.1} ms too late, or too early {}", uris.join(", ")));
         }
     }
 }
@@ -360,6 +365,12 @@ fn multivariant_rules(output: &Output, report: &mut impl FnMut(String)) {
         let kinds = usize::from(output.video.is_some()) + usize::from(!output.audio.is_empty());
         if variant.codecs.len() < kinds.min(tracks) || variant.codecs.iter().any(String::is_empty) {
             report(format!("A 9.14: {uri} has CODECS {:?} for {kinds} kinds of media", variant.codecs));
+        }
+        let headers = output.video.iter().chain(output.audio.first()).flat_map(|rendition| rendition.headers.values());
+        for codec in headers.filter_map(|header| header.track.codec.as_ref()) {
+            if !variant.codecs.iter().any(|listed| listed.eq_ignore_ascii_case(codec)) {
+                report(format!("B 4.4.6.2: CODECS {:?} lacks {codec}, which a header has", variant.codecs));
+            }
         }
         let has_group = |group: &String| multivariant.audio.iter().any(|audio| &audio.group == group);
         if variant.audio_group.as_ref().is_some_and(|group| !has_group(group)) {

@@ -538,7 +538,7 @@ fn an_independent_client_publishes() {
     else {
         panic!("the handshake is not complete");
     };
-    assert_eq!(remaining_bytes, []);
+    assert!(remaining_bytes.is_empty());
     server.feed(&response_bytes).unwrap();
 
     let (mut session, results) = ClientSession::new(ClientSessionConfig::new()).unwrap();

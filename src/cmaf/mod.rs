@@ -76,8 +76,12 @@ pub struct Segment {
     pub bytes: u64,
     /// Its samples.
     pub samples: u32,
+    /// The shortest of its samples' durations that is no artefact, in microseconds.
+    pub shortest_sample_us: u64,
     /// Something changed or jumped before it: `EXT-X-DISCONTINUITY`.
     pub is_discontinuous: bool,
+    /// Discontinuities of the broadcast up to and before it: the same for a number in all renditions.
+    pub discontinuities: u64,
     /// Each of its samples can be decoded without an earlier segment.
     pub is_independent: bool,
     /// There is no media: `EXT-X-GAP`.

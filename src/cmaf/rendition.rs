@@ -13,6 +13,9 @@ use super::{Chunk, Header, Output, Segment};
 /// its segments' length.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// Shorter samples are an artefact of equal timestamps, in ticks: at 90 kHz, a frame rate above 250.
+const ARTEFACT: u32 = 360;
+
 /// Room for the boxes of several chunks, in bytes.
 const BOXES_BYTES: usize = 8 << 10;
 
@@ -48,7 +51,10 @@ pub(super) struct Rendition {
     /// Where it starts in ticks if no sample comes to decide.
     earliest: u64,
     is_discontinuous: bool,
+    /// Discontinuities of the broadcast up to and before the open segment.
+    pub(super) discontinuities: u64,
     is_independent: bool,
+    shortest_sample: u32,
     bytes: u64,
     samples: u32,
     duration: u64,
@@ -57,12 +63,13 @@ pub(super) struct Rendition {
     pending_bytes: usize,
     fragments: u32,
     boxes: BytesMut,
-    /// Presentation time minus decode time of the last sync sample, in ticks.
+    /// Presentation time minus decode time of the sync sample that the open segment, or one before it, started with, in
+    /// ticks.
     presentation_delay: i32,
 }
 
 impl Rendition {
-    pub(super) fn new(track: Track, number: u64) -> Self {
+    pub(super) fn new(track: Track) -> Self {
         Self {
             track,
             header: None,
@@ -71,11 +78,13 @@ impl Rendition {
             received_us: 0,
             lag_us: 0,
             has_begun: false,
-            number,
+            number: 0,
             start: None,
             earliest: 0,
             is_discontinuous: false,
+            discontinuities: 0,
             is_independent: true,
+            shortest_sample: u32::MAX,
             bytes: 0,
             samples: 0,
             duration: 0,
@@ -132,9 +141,6 @@ impl Rendition {
 
     /// Adds the next sample to the open segment; the one before it lasts until then.
     pub(super) fn push(&mut self, mut sample: Sample, outputs: &mut VecDeque<Output>) {
-        if sample.is_sync {
-            self.presentation_delay = sample.composition_offset;
-        }
         match self.pending.last_mut() {
             Some(last) => {
                 let step = sample.decode_time.saturating_sub(last.decode_time).max(1);
@@ -144,6 +150,9 @@ impl Rendition {
                 }
             }
             None => {
+                if sample.is_sync {
+                    self.presentation_delay = sample.composition_offset;
+                }
                 // The segment starts where the one before ended, wherever its first sample is shown.
                 let start = *self.start.get_or_insert(sample.decode_time);
                 let moved = sample.decode_time.cast_signed() - start.cast_signed();
@@ -181,7 +190,9 @@ impl Rendition {
                 duration_us: self.micros(end) - self.micros(start),
                 bytes: self.bytes,
                 samples: self.samples,
+                shortest_sample_us: self.micros(self.shortest_sample.into()),
                 is_discontinuous: self.is_discontinuous,
+                discontinuities: self.discontinuities,
                 is_independent: self.is_independent && !is_gap,
                 is_gap,
             }));
@@ -189,6 +200,7 @@ impl Rendition {
         self.number += 1;
         self.start = self.has_begun.then_some(end);
         self.is_discontinuous = false;
+        self.shortest_sample = u32::MAX;
         self.bytes = 0;
         self.samples = 0;
         self.duration = 0;
@@ -198,6 +210,12 @@ impl Rendition {
     pub(super) fn break_off(&mut self, earliest: u64) {
         self.start = None;
         self.earliest = earliest;
+        self.discontinuities += u64::from(!self.is_discontinuous);
+        self.is_discontinuous = true;
+    }
+
+    /// The open segment, the first of a track that joins, stands behind a discontinuity of the others, already counted.
+    pub(super) fn mark_discontinuous(&mut self) {
         self.is_discontinuous = true;
     }
 
@@ -227,6 +245,8 @@ impl Rendition {
         let boxes = self.boxes.split().freeze();
         self.bytes += (boxes.len() + self.pending_bytes) as u64;
         self.duration += self.pending.iter().map(|sample| u64::from(sample.duration)).sum::<u64>();
+        let lasting = self.pending.iter().map(|sample| sample.duration).filter(|duration| *duration >= ARTEFACT);
+        self.shortest_sample = self.shortest_sample.min(lasting.min().unwrap_or(u32::MAX));
         let mut body: Vec<Bytes> = Vec::with_capacity(1 + self.pending.len());
         body.push(boxes);
         body.extend(self.pending.drain(..).map(|sample| sample.data));

@@ -14,6 +14,9 @@ const PATIENCE_US: u64 = 6_000_000;
 /// The longest that any track is waited for, in microseconds.
 const LONGEST_PATIENCE_US: u64 = 15_000_000;
 
+/// The shortest gap, in microseconds: where a rendition has nothing for the last, short segment of the others.
+const SHORTEST_GAP_US: u64 = 1_000;
+
 /// The most samples that wait for the leading track; beyond it they go on without it.
 const QUEUED_SAMPLES: usize = 4_096;
 
@@ -132,7 +135,9 @@ impl Segmenter {
         for rendition in &mut self.renditions {
             let is_gap = rendition.is_empty();
             if is_gap && is_open && haste == Haste::Interrupt {
-                rendition.close(Some(rendition.ticks(end_us)), &mut self.outputs);
+                let end =
+                    rendition.ticks(end_us).max(rendition.start().unwrap_or(0) + rendition.ticks(SHORTEST_GAP_US));
+                rendition.close(Some(end), &mut self.outputs);
             } else if !is_gap {
                 rendition.close(None, &mut self.outputs);
             }
@@ -174,13 +179,21 @@ impl Segmenter {
             None => true,
             Some(leader) => track.id.kind == TrackKind::Video && leader.id().kind == TrackKind::Audio,
         };
+        let mut joining = Rendition::new(track);
         // Pictures that join a broadcast which sound has led lead from here on: sound is cut where they begin.
-        if leads && self.renditions.first().is_some_and(|leader| !leader.is_empty()) {
+        let is_break = leads && self.renditions.first().is_some_and(|leader| !leader.is_empty());
+        if is_break {
             self.cut(self.front_us, None, true);
         }
-        let number = self.renditions.first().map_or(0, |leader| leader.number);
+        if let Some(leader) = self.renditions.first() {
+            joining.number = leader.number;
+            joining.discontinuities = leader.discontinuities;
+        }
+        if is_break {
+            joining.mark_discontinuous();
+        }
         let position = if leads { 0 } else { self.renditions.len() };
-        self.renditions.insert(position, Rendition::new(track, number));
+        self.renditions.insert(position, joining);
     }
 
     fn handle_sample(&mut self, id: TrackId, sample: Sample) {

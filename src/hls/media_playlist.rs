@@ -35,9 +35,6 @@ pub(super) struct MediaPlaylist {
     window: Window,
     target_duration_s: u64,
     listed: VecDeque<Listed>,
-    /// Discontinuities that left with their segments.
-    discontinuity_sequence: u64,
-    had_discontinuity: bool,
     are_segments_independent: bool,
     duration_us: u64,
     longest_us: u64,
@@ -58,8 +55,6 @@ impl MediaPlaylist {
             window,
             target_duration_s,
             listed: VecDeque::new(),
-            discontinuity_sequence: 0,
-            had_discontinuity: false,
             are_segments_independent: true,
             duration_us: 0,
             longest_us: 0,
@@ -87,7 +82,6 @@ impl MediaPlaylist {
             map: has_map.then_some(map_uri),
         });
         let map = (!has_map).then(|| Bytes::from(render::map_line(map_uri)));
-        self.had_discontinuity |= segment.is_discontinuous;
         self.are_segments_independent &= segment.is_independent || segment.is_gap;
         self.duration_us += segment.duration_us;
         self.longest_us = self.longest_us.max(self.duration_us);
@@ -96,8 +90,6 @@ impl MediaPlaylist {
         while self.is_first_to_go() {
             let Some(first) = self.listed.pop_front() else { break };
             self.duration_us -= first.segment.duration_us;
-            // RFC 8216bis 6.2.2: counts each EXT-X-DISCONTINUITY that leaves with its segment.
-            self.discontinuity_sequence += u64::from(first.segment.is_discontinuous);
             // RFC 8216bis 6.2.2: its duration and that of the longest playlist that held it.
             let keep_for = Duration::from_micros(first.segment.duration_us + self.longest_us);
             removed.push(Removed { segment: first.segment, keep_for });
@@ -125,7 +117,7 @@ impl MediaPlaylist {
         body.push(render::head(Head {
             target_duration_s: self.target_duration_s,
             media_sequence: self.first().map_or(0, |first| first.number),
-            discontinuity_sequence: self.had_discontinuity.then_some(self.discontinuity_sequence),
+            discontinuity_sequence: self.discontinuity_sequence(),
             are_segments_independent: self.are_segments_independent,
         }));
         body.extend(self.listed.front().and_then(|first| first.map.clone()));
@@ -134,6 +126,12 @@ impl MediaPlaylist {
             body.push(render::ENDLIST);
         }
         body
+    }
+
+    /// Discontinuities that left with their segments (RFC 8216bis 6.2.2), once there ever was one.
+    fn discontinuity_sequence(&self) -> Option<u64> {
+        let (first, last) = (&self.listed.front()?.segment, &self.listed.back()?.segment);
+        (last.discontinuities > 0).then(|| first.discontinuities - u64::from(first.is_discontinuous))
     }
 
     fn is_first_to_go(&self) -> bool {
@@ -161,7 +159,9 @@ mod tests {
             duration_us: 2_000_000,
             bytes: 1000,
             samples: 60,
+            shortest_sample_us: 33_333,
             is_discontinuous: false,
+            discontinuities: 0,
             is_independent: true,
             is_gap: false,
         }
@@ -184,8 +184,8 @@ mod tests {
         for number in 0..2 {
             push(&mut playlist, segment(number));
         }
-        push(&mut playlist, Segment { header: 1, is_discontinuous: true, ..segment(2) });
-        push(&mut playlist, Segment { header: 1, is_gap: true, ..segment(3) });
+        push(&mut playlist, Segment { header: 1, is_discontinuous: true, discontinuities: 1, ..segment(2) });
+        push(&mut playlist, Segment { header: 1, is_gap: true, discontinuities: 1, ..segment(3) });
         assert_eq!(
             text(&playlist),
             "#EXTM3U\n#EXT-X-VERSION:6\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:1\n\
@@ -196,8 +196,8 @@ mod tests {
              #EXT-X-PROGRAM-DATE-TIME:2025-11-22T17:55:02.000Z\n#EXTINF:2.000000,\nvideo-2.mp4\n\
              #EXT-X-PROGRAM-DATE-TIME:2025-11-22T17:55:04.000Z\n#EXT-X-GAP\n#EXTINF:2.000000,\nvideo-3.mp4\n"
         );
-        push(&mut playlist, segment(4));
-        push(&mut playlist, Segment { is_independent: false, ..segment(5) });
+        push(&mut playlist, Segment { discontinuities: 1, ..segment(4) });
+        push(&mut playlist, Segment { is_independent: false, discontinuities: 1, ..segment(5) });
         playlist.end();
         let text = text(&playlist);
         assert!(text.contains("#EXT-X-MEDIA-SEQUENCE:3\n#EXT-X-DISCONTINUITY-SEQUENCE:1\n#EXT-X-MAP"), "{text}");

@@ -38,6 +38,9 @@ const FRAME_RATES: [f64; 13] = [
 /// How far a measured frame rate may be from a common one to be taken for it, as a share of it. 30 and 29.97 are 0.1 % apart.
 const FRAME_RATE_TOLERANCE: f64 = 0.000_5;
 
+/// Frames come unevenly when the shortest lasts less than this share of the mean.
+const UNEVEN: f64 = 0.8;
+
 /// What one rendition's segments measure.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Measured {
@@ -69,10 +72,8 @@ impl Measured {
             self.peak = self.peak.max(bit_rate(bytes, duration_us));
             self.run.clear();
         }
-        #[expect(clippy::cast_precision_loss, reason = "a frame rate for people")]
-        let frame_rate = f64::from(segment.samples) * 1e6 / segment.duration_us as f64;
         if is_long_enough || self.frame_rate == 0.0 {
-            self.frame_rate = frame_rate;
+            self.frame_rate = frame_rate(segment);
         }
     }
 
@@ -91,6 +92,15 @@ impl Measured {
     }
 }
 
+/// The frame rate of a segment: the largest, where frames come unevenly (RFC 8216bis 4.4.6.2).
+#[expect(clippy::cast_precision_loss, reason = "a frame rate for people")]
+fn frame_rate(segment: &Segment) -> f64 {
+    let mean_us = segment.duration_us as f64 / f64::from(segment.samples.max(1));
+    let shortest_us = segment.shortest_sample_us as f64;
+    // Milliseconds and jitter make even frames a little uneven.
+    1e6 / if shortest_us > 0.0 && shortest_us < UNEVEN * mean_us { shortest_us } else { mean_us }
+}
+
 /// A rendition to choose.
 #[derive(Debug, Clone)]
 pub(super) struct Choice<'a> {
@@ -98,6 +108,8 @@ pub(super) struct Choice<'a> {
     pub(super) index: u8,
     pub(super) uri: String,
     pub(super) configuration: &'a Configuration,
+    /// The codecs of all headers that its playlist may name, the latest first.
+    pub(super) codecs: &'a [String],
     pub(super) measured: &'a Measured,
 }
 
@@ -165,10 +177,9 @@ impl Multivariant {
 }
 
 fn variant(main: &Choice<'_>, audios: &[&Choice<'_>]) -> VariantStream {
-    let mut codecs = vec![main.configuration.rfc6381()];
-    for audio in audios {
-        let codec = audio.configuration.rfc6381();
-        if !codecs.contains(&codec) {
+    let mut codecs: Vec<&str> = Vec::new();
+    for codec in main.codecs.iter().chain(audios.iter().flat_map(|audio| audio.codecs)) {
+        if !codecs.contains(&codec.as_str()) {
             codecs.push(codec);
         }
     }
@@ -184,7 +195,7 @@ fn variant(main: &Choice<'_>, audios: &[&Choice<'_>]) -> VariantStream {
             .configuration
             .resolution()
             .map(|(width, height)| Resolution { width: width.into(), height: height.into() }),
-        other_attributes: is_video.then(|| frame_rate(main.measured.frame_rate())),
+        other_attributes: is_video.then(|| frame_rate_attribute(main.measured.frame_rate())),
         audio: (is_video && !audios.is_empty()).then(|| AUDIO_GROUP.to_owned()),
         // Captions are looked for in a later version; none are declared.
         closed_captions: is_video.then_some(m3u8_rs::ClosedCaptionGroupId::None),
@@ -193,7 +204,7 @@ fn variant(main: &Choice<'_>, audios: &[&Choice<'_>]) -> VariantStream {
 }
 
 /// `FRAME-RATE` with three decimals (RFC 8216bis 4.4.6.2), which `VariantStream::frame_rate` would leave to the number.
-fn frame_rate(rate: f64) -> HashMap<String, QuotedOrUnquoted> {
+fn frame_rate_attribute(rate: f64) -> HashMap<String, QuotedOrUnquoted> {
     HashMap::from([("FRAME-RATE".to_owned(), QuotedOrUnquoted::Unquoted(format!("{rate:.3}")))])
 }
 

@@ -33,6 +33,7 @@ pub struct Presentation {
     listed_us: u64,
     /// What left a playlist, in the order in which it may be deleted.
     leaving: VecDeque<Leaving>,
+    is_ended: bool,
     actions: VecDeque<Action>,
 }
 
@@ -43,8 +44,15 @@ struct Rendition {
     playlist: Option<MediaPlaylist>,
     measured: Measured,
     /// Headers that were put and not deleted, oldest first.
-    headers: VecDeque<u32>,
+    headers: VecDeque<PutHeader>,
     listed_us: u64,
+}
+
+#[derive(Debug)]
+struct PutHeader {
+    number: u32,
+    /// RFC 6381.
+    codec: String,
 }
 
 #[derive(Debug)]
@@ -53,6 +61,19 @@ struct Leaving {
     segment: Segment,
     /// On the monotonic clock.
     due: Duration,
+}
+
+impl Rendition {
+    /// The codecs of all headers that the playlist may name, the latest first (Apple 9.1).
+    fn codecs(&self) -> Vec<String> {
+        let mut codecs: Vec<String> = Vec::new();
+        for header in self.headers.iter().rev() {
+            if !codecs.contains(&header.codec) {
+                codecs.push(header.codec.clone());
+            }
+        }
+        codecs
+    }
 }
 
 impl Presentation {
@@ -67,6 +88,7 @@ impl Presentation {
             multivariant: None,
             listed_us: 0,
             leaving: VecDeque::new(),
+            is_ended: false,
             actions: VecDeque::new(),
         }
     }
@@ -101,7 +123,8 @@ impl Presentation {
         self.expect_rendition(track, &header.track.configuration);
         let key = self.key(format_args!("{track}-init-{}.mp4", header.number));
         if let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.track == track) {
-            rendition.headers.push_back(header.number);
+            let codec = header.track.configuration.rfc6381();
+            rendition.headers.push_back(PutHeader { number: header.number, codec });
             rendition.configuration = header.track.configuration;
         }
         self.actions.push_back(Action::Put { key, kind: ObjectKind::Header, body: vec![header.body] });
@@ -141,8 +164,11 @@ impl Presentation {
         self.handle_time(now);
     }
 
-    /// Nothing will be added: all playlists say so.
+    /// Nothing will be added: all playlists say so, once.
     pub fn finish(&mut self) {
+        if std::mem::replace(&mut self.is_ended, true) {
+            return;
+        }
         for position in 0..self.renditions.len() {
             let rendition = &mut self.renditions[position];
             let track = rendition.track;
@@ -196,15 +222,16 @@ impl Presentation {
         if !is_complete && self.multivariant.is_none() && self.listed_us < ABSENT_RENDITION_WAIT_US {
             return;
         }
-        let choices: Vec<Choice<'_>> = self
-            .renditions
+        let listed: Vec<(&Rendition, Vec<String>)> =
+            self.renditions.iter().filter(is_listed).map(|rendition| (rendition, rendition.codecs())).collect();
+        let choices: Vec<Choice<'_>> = listed
             .iter()
-            .filter(is_listed)
-            .map(|rendition| Choice {
+            .map(|(rendition, codecs)| Choice {
                 kind: rendition.track.kind,
                 index: rendition.track.index,
                 uri: format!("{}/{}.m3u8", self.broadcast, rendition.track),
                 configuration: &rendition.configuration,
+                codecs,
                 measured: &rendition.measured,
             })
             .collect();
@@ -232,7 +259,9 @@ impl Presentation {
         let Some(needed) = needed else { return };
         loop {
             let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.track == track) else { return };
-            let Some(number) = rendition.headers.pop_front_if(|number| *number < needed) else { return };
+            let Some(PutHeader { number, .. }) = rendition.headers.pop_front_if(|header| header.number < needed) else {
+                return;
+            };
             let key = self.key(format_args!("{track}-init-{number}.mp4"));
             self.actions.push_back(Action::Delete { key });
         }

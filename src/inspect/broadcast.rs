@@ -125,12 +125,16 @@ impl Broadcast {
                 }
                 Some(_) => {}
             }
-            match (variant.frame_rate_milli, main.frame_rate_milli()) {
+            match (variant.frame_rate_milli, main.frame_rates_milli()) {
                 (None, _) => fault("no FRAME-RATE".to_owned()),
-                (Some(declared), Some(real)) if declared.abs_diff(real) * 100 > real * FRAME_RATE_TOLERANCE_PERCENT => {
-                    fault(format!("FRAME-RATE is {}, there are {} frames a second", milli(declared), milli(real)));
+                (Some(declared), Some((average, usual))) => {
+                    // Between the two lies what may be said of a rate that varies.
+                    let (least, most) = (average.min(usual), average.max(usual));
+                    if declared < least * 95 / 100 || declared > most * 105 / 100 {
+                        fault(format!("FRAME-RATE is {}, there are {} frames a second", milli(declared), milli(usual)));
+                    }
                 }
-                _ => {}
+                (Some(_), None) => {}
             }
         }
 
@@ -195,10 +199,11 @@ impl Broadcast {
             return;
         }
         let places = self.renditions.iter().map(|rendition| &rendition.place).chain([&self.place]);
-        let folders: BTreeSet<_> = places.map(Place::folder).collect();
-        for folder in folders {
+        let folders: BTreeMap<_, _> = places.map(|place| (place.folder(), place)).collect();
+        for (folder, place) in folders {
             for name in files::hidden_files(&folder) {
-                findings.fault(Rule::Torn, &name, "a temporary file is left, and the broadcast is over");
+                let message = "a temporary file is left, and the broadcast is over";
+                findings.fault(Rule::Torn, &place.sibling(&name), message);
             }
         }
     }
@@ -326,8 +331,6 @@ pub(super) fn milli(value: u64) -> String {
 
 /// Dates have milliseconds.
 const DATE_TOLERANCE_MICROS: u64 = 5_000;
-/// RTMP's clock has milliseconds, and encoders drop frames.
-const FRAME_RATE_TOLERANCE_PERCENT: u64 = 5;
 /// Fewer segments are no measure of a rate.
 const LEAST_MEASURED_SEGMENTS: usize = 3;
 const LIVE_SLACK_PERCENT: u64 = 15;

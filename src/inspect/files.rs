@@ -1,6 +1,8 @@
 //! The folder that is looked at: bounded reads of regular files, and URIs that stay inside.
 //!
-//! The only file of this folder that touches the disk.
+//! The only file of this folder that reads from the disk.
+
+#![expect(clippy::disallowed_methods, reason = "inspect is the other end of the disk, outside the core")]
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -123,6 +125,14 @@ impl Place {
         let mut path = self.path();
         path.pop();
         path
+    }
+
+    /// The path of another file beside it.
+    pub(super) fn sibling(&self, name: &str) -> String {
+        let mut parts = self.parts.clone();
+        parts.pop();
+        parts.push(name.to_owned());
+        parts.join("/")
     }
 
     /// Its path in the folder.

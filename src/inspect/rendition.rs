@@ -80,14 +80,17 @@ impl Rendition {
         self.entries().any(|entry| matches!(entry.media, Media::Video { .. }))
     }
 
-    /// Samples a second in thousandths, without the few that a pause made longer.
-    pub(super) fn frame_rate_milli(&self) -> Option<u64> {
+    /// Samples a second in thousandths: of all, and without the few that a pause made longer.
+    pub(super) fn frame_rates_milli(&self) -> Option<(u64, u64)> {
         let (timescale, durations) = self.durations()?;
         let median = median_duration(&durations)?;
-        let usual = durations.range(..=median.saturating_add(median / 2));
-        let (count, ticks) =
-            usual.fold((0u64, 0u64), |(c, t), (ticks, count)| (c + count, t + u64::from(*ticks) * count));
-        (count * 1000 * u64::from(timescale)).checked_div(ticks)
+        let rate = |longest: u32| {
+            let counted = durations.range(..=longest);
+            let (count, ticks) =
+                counted.fold((0u64, 0u64), |(c, t), (ticks, count)| (c + count, t + u64::from(*ticks) * count));
+            (count * 1000 * u64::from(timescale)).checked_div(ticks)
+        };
+        Some((rate(u32::MAX)?, rate(median.saturating_add(median / 2))?))
     }
 
     /// The usual duration of a sample in microseconds; 0 when nothing is known.

@@ -33,7 +33,7 @@ fn row(rendition: &Rendition) -> [String; 10] {
     let (size, rate) = match entry.map(|entry| &entry.media) {
         Some(video @ Media::Video { .. }) => (
             broadcast::size(video).map_or_else(unknown, |(width, height)| format!("{width}x{height}")),
-            rendition.frame_rate_milli().map_or_else(unknown, |rate| format!("{} fps", broadcast::milli(rate))),
+            rendition.frame_rates_milli().map_or_else(unknown, |(_, rate)| format!("{} fps", broadcast::milli(rate))),
         ),
         Some(Media::Audio { rate, channels }) => (format!("{channels} ch"), format!("{rate} Hz")),
         Some(Media::Other) | None => (unknown(), unknown()),

@@ -97,6 +97,12 @@ impl Broadcast {
         self.pass_on();
     }
 
+    /// It is over: everything received is listed, and the playlists end.
+    pub(super) fn close(&mut self) {
+        self.packager.finish(self.clock.now());
+        self.pass_on();
+    }
+
     /// When [`handle_time`](Self::handle_time) is to be called.
     pub(super) fn due(&self) -> Option<Instant> {
         self.packager.deadline().map(|deadline| self.clock.instant(deadline))
@@ -110,13 +116,6 @@ impl Broadcast {
     /// Waits until the disk has got on. Cancel safe.
     pub(super) async fn progress(&mut self) {
         self.writer.progress().await;
-    }
-
-    /// Ends it: everything received is written and listed, and the playlists are closed.
-    async fn finish(&mut self) {
-        self.packager.finish(self.clock.now());
-        self.pass_on();
-        self.writer.settle().await;
     }
 }
 
@@ -152,7 +151,8 @@ pub(super) async fn keep(mut broadcast: Box<Broadcast>, claim: Claim<Box<Broadca
 
 /// Ends a broadcast, and frees its name once everything is written. What remains to be done later is done elsewhere.
 pub(super) async fn end(mut broadcast: Box<Broadcast>, offer: Offer<Box<Broadcast>>, stop: Stop) {
-    broadcast.finish().await;
+    broadcast.close();
+    broadcast.writer.settle().await;
     if let Some(next) = offer.withdraw() {
         // The next publisher begins a new broadcast; if he has left already, so be it.
         let _ = next.answer(None);

@@ -58,7 +58,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
             close(wire).await;
         }
         Some(Live { mut broadcast, claim, .. }) => {
-            broadcast.interrupt();
+            match ending {
+                Ending::Stopped => broadcast.close(),
+                _ => broadcast.interrupt(),
+            }
             let (stream, summary) = (broadcast.name(), broadcast.summary());
             tracing::info!(%stream, %peer, received_bytes = received, "gone: {ending}; {summary}");
             let closed = async {
@@ -330,7 +333,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     async fn handle_unpublish(&mut self, stop: &Stop) {
         let Some(Live { mut broadcast, claim, .. }) = self.live.take() else { return };
-        broadcast.interrupt();
+        broadcast.close();
         let (stream, summary) = (broadcast.name(), broadcast.summary());
         tracing::info!(%stream, peer = %self.peer, "ended by its publisher; {summary}");
         self.deadline = Instant::now() + PUBLISH_WITHIN;

@@ -9,6 +9,7 @@
 //! output by other people's parsers ([`output`], [`mp4`]), the program itself is a child process ([`server`]).
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![expect(clippy::disallowed_methods, reason = "only the program's core has no files and no clock")]
 
 pub(crate) mod amf;
 pub(crate) mod case;

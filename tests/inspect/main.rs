@@ -1,5 +1,7 @@
 //! `upscope inspect` finds nothing in a correct broadcast, and in a broken one the rule that is broken and no other.
 
+#![expect(clippy::disallowed_methods, reason = "tests plant faults in files")]
+
 mod fixture;
 
 use std::collections::BTreeSet;
