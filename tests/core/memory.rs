@@ -1,6 +1,7 @@
 //! The core alone: tags through the packager at made-up times, its actions performed in memory and judged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +32,8 @@ pub(crate) struct Memory {
     pub(crate) objects: BTreeMap<String, Vec<u8>>,
     pub(crate) unfinished: BTreeMap<String, Vec<u8>>,
     pub(crate) judge: Judge,
+    /// One line for each object put or deleted: the time and its key.
+    pub(crate) log: String,
     /// Names of what is no playlist; none may come again.
     used: BTreeSet<String>,
 }
@@ -39,6 +42,14 @@ impl Memory {
     /// Performs an action, and asserts what must hold of every sequence of actions.
     pub(crate) fn perform(&mut self, action: Action, now: Duration) {
         let key = action.key().to_string();
+        let verb = match action {
+            Action::Append { .. } => None,
+            Action::Put { .. } => Some("put"),
+            Action::Delete { .. } => Some("delete"),
+        };
+        if let Some(verb) = verb {
+            writeln!(self.log, "{:.3} {verb} {key}", now.as_secs_f64()).unwrap();
+        }
         match action {
             Action::Append { body, .. } => {
                 assert!(!self.used.contains(&key), "{key} grows after it was put");
@@ -47,10 +58,7 @@ impl Memory {
             Action::Put { kind, body, .. } => {
                 let mut whole = self.unfinished.remove(&key).unwrap_or_default();
                 whole.extend(body.concat());
-                assert!(
-                    kind == ObjectKind::Playlist || self.used.insert(key.clone()),
-                    "the name {key} is used twice"
-                );
+                assert!(kind == ObjectKind::Playlist || self.used.insert(key.clone()), "the name {key} is used twice");
                 match kind {
                     ObjectKind::Header => self.judge.put_header(&key, &whole),
                     ObjectKind::Segment => self.judge.put_segment(&key, &whole),
