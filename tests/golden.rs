@@ -1,6 +1,8 @@
 //! Whole outputs, readable by eye: playlists, files and boxes, compared as text with `tests/golden/*.txt`.
 //! `UPSCOPE_BLESS=1 cargo test --test golden` writes those anew; look at the diff.
 
+#![expect(clippy::disallowed_methods, reason = "samples are read from the disk")]
+
 mod common;
 mod core;
 

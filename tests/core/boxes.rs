@@ -96,7 +96,7 @@ fn samples(moof: &Mp4Box<'_>) -> (u32, Vec<Sample>) {
                 decode_time,
                 duration: next_if(0x100).or(duration).unwrap(),
                 size: next_if(0x200).or(size).unwrap(),
-                is_sync: next_if(0x400).or(first_flags.take()).or(flags).unwrap() & NON_SYNC == 0,
+                is_sync: next_if(0x400).or_else(|| first_flags.take()).or(flags).unwrap() & NON_SYNC == 0,
                 composition_offset: next_if(0x800).unwrap_or(0).cast_signed(),
             };
             decode_time += u64::from(sample.duration);

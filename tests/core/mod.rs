@@ -6,6 +6,7 @@
 //! ```
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![expect(clippy::disallowed_methods, reason = "samples and golden files are read from the disk")]
 
 pub(crate) mod boxes;
 pub(crate) mod judge;
