@@ -69,7 +69,7 @@ impl Cadence {
     pub(super) fn fix(&mut self, first_us: u64) {
         let rounded_s = (first_us + 500_000) / 1_000_000;
         let wanted_s = self.wanted_us.div_ceil(1_000_000);
-        self.target_duration_s = self.target_duration_s.or(Some(rounded_s.max(wanted_s)));
+        self.target_duration_s = self.target_duration_s.or_else(|| Some(rounded_s.max(wanted_s)));
     }
 
     /// Whether the segment ends before the sample.
