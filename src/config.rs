@@ -53,6 +53,8 @@ options! {
     "track-wait" => track_wait: TrackWait, "TIME" = "1s";
     /// How long a broadcast stays open for a publisher that vanished, in seconds.
     "grace" => grace: Grace, "TIME" = "30s";
+    /// How much later a publisher's bytes may be read so that more come at once; 0 reads whenever bytes come.
+    "ingest-delay" => ingest_delay: IngestDelay, "TIME" = "50ms";
     /// How much to log.
     "log" => log: LogLevel, "LEVEL" = "info";
     /// How log lines are written.
@@ -287,6 +289,8 @@ pub type SegmentLength = Time<500, 30_000>;
 pub type TrackWait = Time<0, 10_000>;
 /// Up to an hour: after that it is another broadcast.
 pub type Grace = Time<0, 3_600_000>;
+/// See [`Config::ingest_delay`].
+pub type IngestDelay = Time<0, 1_000>;
 
 impl<const LEAST_MS: u64, const MOST_MS: u64> Value for Time<LEAST_MS, MOST_MS> {
     fn parse(text: &str) -> Option<Self> {

@@ -5,12 +5,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::socket::Socket;
 use super::stop::Stop;
 use super::{Context, WhenTaken, publisher};
 
@@ -54,7 +55,7 @@ fn bind_either_stack(address: SocketAddr) -> io::Result<StdListener> {
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<StdListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
@@ -84,7 +85,7 @@ pub(super) async fn serve(listener: TcpListener, context: Arc<Context>, mut stop
                     // Our replies are small and waited for. A socket that refuses this works all the same.
                     let _ = socket.set_nodelay(true);
                     let (context, stop) = (Arc::clone(&context), stop.clone());
-                    tasks.spawn(publisher::serve(socket, canonical(peer), slot, context, stop));
+                    tasks.spawn(publisher::serve(Socket::new(socket), canonical(peer), slot, context, stop));
                 }
                 Err(error) => {
                     if Instant::now() >= log_at {

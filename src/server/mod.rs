@@ -16,6 +16,7 @@
     reason = "the shell reads the clock and touches files, so that nothing else has to"
 )]
 
+mod beat;
 mod broadcast;
 mod clock;
 pub mod demo;
@@ -23,6 +24,7 @@ mod http;
 mod listener;
 mod publisher;
 mod registry;
+mod socket;
 mod stop;
 mod store;
 #[cfg(test)]
@@ -40,6 +42,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
+use self::beat::Beat;
 use self::broadcast::Broadcast;
 use self::clock::Clock;
 use self::registry::Registry;
@@ -57,6 +60,7 @@ pub struct Server {
     out: Arc<Path>,
     settings: Settings,
     grace: Duration,
+    ingest_delay: Duration,
 }
 
 /// What to do when a port is taken.
@@ -85,7 +89,14 @@ impl Server {
             ),
             None => None,
         };
-        Ok(Self { rtmp, http, out: out.as_path().into(), settings: Settings::from(config), grace: config.grace.0 })
+        Ok(Self {
+            rtmp,
+            http,
+            out: out.as_path().into(),
+            settings: Settings::from(config),
+            grace: config.grace.0,
+            ingest_delay: config.ingest_delay.0,
+        })
     }
 
     /// Where broadcasters connect.
@@ -117,7 +128,7 @@ impl Server {
         }
 
         let (stopper, stop_word) = stop::stop();
-        let context = Arc::new(Context::new(Arc::clone(&self.out), self.settings, self.grace));
+        let context = Arc::new(Context::new(Arc::clone(&self.out), self.settings, self.grace, self.ingest_delay));
         // Viewers find everything on the disk after the stop too: nobody waits for their connections.
         let _viewers = self.http.map(|http| AbortOnDrop::spawn(http::serve(http, self.out, Arc::clone(&context))));
         let broadcasters = listener::serve(self.rtmp, context, stop_word);
@@ -142,19 +153,22 @@ struct Context {
     settings: Settings,
     /// How long a broadcast is kept open for a publisher that vanished.
     grace: Duration,
+    /// When publishers' sockets are looked at, unless whenever bytes come.
+    beat: Option<Arc<Beat>>,
     /// When the last broadcast began, in milliseconds since 1970.
     last_began_ms: AtomicU64,
 }
 
 impl Context {
     /// For publishers who write below `out`.
-    fn new(out: Arc<Path>, settings: Settings, grace: Duration) -> Self {
+    fn new(out: Arc<Path>, settings: Settings, grace: Duration, ingest_delay: Duration) -> Self {
         Self {
             clock: Clock::start(),
             registry: Registry::new(),
             make_store: Arc::new(move || Box::new(DiskStore::new(Arc::clone(&out)))),
             settings,
             grace,
+            beat: (!ingest_delay.is_zero()).then(|| Beat::start(ingest_delay)),
             last_began_ms: AtomicU64::new(0),
         }
     }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Context;
 use super::broadcast::{self, Broadcast};
 use super::registry::{Claim, Taken};
+use super::socket::Pace;
 use super::stop::Stop;
 use super::wire::Wire;
 use crate::action::StreamName;
@@ -40,7 +41,7 @@ const LAST_BYTES: u64 = 8 << 20;
 const LONGEST_ENCODER: usize = 64;
 
 /// Serves a connection, then keeps its broadcast as long as it may come back. `slot` is free when the connection ends.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Pace + Unpin>(
     socket: S,
     peer: SocketAddr,
     slot: OwnedSemaphorePermit,
@@ -146,7 +147,7 @@ struct Live {
     bad_tags: u64,
 }
 
-impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
+impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
     fn new(socket: S, peer: SocketAddr, context: &'a Context) -> Self {
         Self {
             context,
@@ -299,6 +300,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         broadcast.set_source(source(peer, self.encoder.as_deref()));
         self.live = Some(Live { broadcast, claim, bad_tags: 0 });
         self.mark_alive();
+        self.wire.pace(self.context.beat.as_ref());
         self.connection.accept_publish();
     }
 

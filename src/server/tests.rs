@@ -19,7 +19,7 @@ use crate::config::Given;
 /// What publishers share, with the default settings.
 pub(super) fn context(out: &Path) -> Context {
     let config = Config::resolve(&Given::default()).unwrap();
-    Context::new(out.into(), Settings::from(&config), config.grace.0)
+    Context::new(out.into(), Settings::from(&config), config.grace.0, Duration::ZERO)
 }
 
 /// A server without sockets.

@@ -1,22 +1,33 @@
 //! Bytes between a socket and an RTMP connection.
 //!
-//! Writes never hold up reads: what the peer has not taken yet waits here, up to a limit. An idle connection has no
-//! buffer of its own, because reading goes through the thread's stack.
+//! Writes never hold up reads: what the peer has not taken yet waits here, up to a limit. A connection has no buffer of
+//! its own: each thread has one, and what is read is taken from it at once.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
-/// Bytes taken from the socket at once.
-const READ_BYTES: usize = 16 << 10;
+use super::beat::Beat;
+use super::socket::Pace;
+
+/// Bytes taken at once from the socket of a peer who may not publish yet.
+const FIRST_READ_BYTES: usize = 16 << 10;
+/// Bytes taken at once from the socket of a publisher.
+const READ_BYTES: usize = 128 << 10;
 /// Bytes that wait for a peer that does not read what we say; our replies are a few hundred.
 const MOST_UNSENT_BYTES: usize = 64 << 10;
+
+thread_local! {
+    /// What was read last.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
 
 /// A socket, and what is still to be said through it.
 #[derive(Debug)]
@@ -26,11 +37,24 @@ pub(super) struct Wire<S> {
     unsent_bytes: usize,
     /// Bytes received so far.
     received: u64,
+    /// Bytes taken from the socket at once.
+    read_bytes: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(socket: S) -> Self {
-        Self { socket, unsent: VecDeque::new(), unsent_bytes: 0, received: 0 }
+        Self { socket, unsent: VecDeque::new(), unsent_bytes: 0, received: 0, read_bytes: FIRST_READ_BYTES }
+    }
+
+    /// The peer publishes: it is read in large pieces, at a beat if there is one.
+    pub(super) fn pace(&mut self, beat: Option<&Arc<Beat>>)
+    where
+        S: Pace,
+    {
+        self.read_bytes = READ_BYTES;
+        if let Some(beat) = beat {
+            self.socket.pace(beat);
+        }
     }
 
     /// Bytes received so far.
@@ -58,7 +82,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// What has come and can be had without waiting, as [`receive`](Self::receive).
-    pub(super) async fn receive_ready(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
+    pub(super) async fn receive_ready(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize>
+    where
+        S: Pace,
+    {
+        self.socket.hasten();
         poll_fn(|cx| match self.poll_receive(cx, &mut take) {
             Poll::Pending => Poll::Ready(Ok(0)),
             ready => ready,
@@ -75,16 +103,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
-        let mut buffer = [const { MaybeUninit::uninit() }; READ_BYTES];
-        let mut buffer = ReadBuf::uninit(&mut buffer);
-        let polled = Pin::new(&mut self.socket).poll_read(cx, &mut buffer)?;
-        polled.map(|()| {
-            let bytes = buffer.filled();
-            self.received += bytes.len() as u64;
-            if !bytes.is_empty() {
-                take(bytes);
-            }
-            Ok(bytes.len())
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(&mut buffer[..self.read_bytes]);
+            let polled = Pin::new(&mut self.socket).poll_read(cx, &mut buffer)?;
+            polled.map(|()| {
+                let bytes = buffer.filled();
+                self.received += bytes.len() as u64;
+                if !bytes.is_empty() {
+                    take(bytes);
+                }
+                Ok(bytes.len())
+            })
         })
     }
 
