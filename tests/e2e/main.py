@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack, contextmanager
 
 import browser
+import codecs_pushed
 import media
 import obs
 import publishers
@@ -35,7 +36,7 @@ report = Report()
 
 
 def main(parts):
-    parts = parts or ["publishers", "obs", "players", "drop", "demo"]
+    parts = parts or ["publishers", "codecs", "obs", "players", "drop", "demo"]
     for folder in (LOGS, WORK / "out", WORK / "chromium"):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -46,6 +47,9 @@ def main(parts):
         web = WebServer([whole, window])
         if "publishers" in parts:
             together(*(lambda each=each: push_and_compare(each, whole, web) for each in all_publishers(clip)))
+        if "codecs" in parts:
+            for case in codecs_pushed.CASES:
+                codecs_pushed.push_and_compare(case, whole, web, report)
         if "obs" in parts:
             stream_from_obs(clip, whole, web)
         if "players" in parts:

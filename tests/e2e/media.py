@@ -30,9 +30,9 @@ def seconds_of(source):
     return float(output_of(["ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", source]))
 
 
-def decode(url):
+def decode(url, program="ffmpeg"):
     """Decodes all of it; any complaint of the decoder is an error."""
-    done = subprocess.run(["ffmpeg", "-v", "error", "-xerror", "-nostdin", "-i", url, "-f", "null", "-"],
+    done = subprocess.run([program, "-v", "error", "-xerror", "-nostdin", "-i", url, "-f", "null", "-"],
                           capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and not done.stderr.strip(), f"ffmpeg complains: {done.stderr.strip()[:300] or done.returncode}"
 
