@@ -246,7 +246,11 @@ fn check_stream(run: &Run, stream: &Stream, output: &Output, findings: &mut Vec<
     }
     clock.conclude(if run.case.id == SPREAD.0 { SPREAD.1 } else { OFF_MS }, findings);
 
-    // Further audio tracks: left out, or each a rendition of its own.
+    // Further audio tracks: each a rendition of its own.
+    let more = expected.iter().map(|publish| publish.audio_more.len()).max().unwrap_or(0);
+    if !output.audio.is_empty() && output.audio.len() < 1 + more {
+        findings.push(format!("{} audio renditions, not {}", output.audio.len(), 1 + more));
+    }
     for (more, rendition) in output.audio.iter().enumerate().skip(1) {
         let Some(audio) = expected[0].audio_more.get(more - 1) else {
             findings.push(format!("{} is one audio rendition too many", rendition.uri));

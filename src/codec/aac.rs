@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Error, check_length};
+use super::bits::Bits;
+use super::{Error, Sound, check_length};
 
 /// An `AudioSpecificConfig` (ISO/IEC 14496-3 §1.6.2.1) that has been parsed. Two are equal when their bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl Configuration {
     /// channels are none that AAC or HE-AAC has.
     pub fn parse(record: Bytes) -> Result<Self, Error> {
         check_length(&record, MOST_RECORD_BYTES)?;
-        let mut bits = Bits { bytes: &record, position: 0 };
+        let mut bits = Bits::new(&record, "AudioSpecificConfig");
         let mut object_type = bits.object_type()?;
         let core_sample_rate = bits.sample_rate()?;
         let channel_configuration = bits.read_u8(4)?;
@@ -115,6 +116,11 @@ impl Configuration {
         self.channels
     }
 
+    /// What comes out of the decoder.
+    pub fn sound(&self) -> Sound {
+        Sound { sample_rate: self.sample_rate, channels: self.channels }
+    }
+
     /// Samples that a frame decodes to, at [`Configuration::sample_rate`]: 1024 or 960, and twice that with SBR.
     pub fn samples_per_frame(&self) -> u32 {
         self.samples_per_frame
@@ -153,34 +159,7 @@ fn upsampling(core_sample_rate: u32, sample_rate: u32) -> Result<u32, Error> {
     Err(Error::Invalid { field: "SBR sample rate", value: sample_rate.into() })
 }
 
-/// Reads bits, the highest of each byte first.
-struct Bits<'a> {
-    bytes: &'a [u8],
-    /// In bits.
-    position: usize,
-}
-
 impl Bits<'_> {
-    fn read(&mut self, count: u32) -> Result<u32, Error> {
-        let mut value = 0;
-        for _ in 0..count {
-            let byte = self.bytes.get(self.position / 8).ok_or(Error::CutShort("AudioSpecificConfig"))?;
-            value = value << 1 | u32::from(byte >> (7 - self.position % 8) & 1);
-            self.position += 1;
-        }
-        Ok(value)
-    }
-
-    /// `count` is at most 8.
-    fn read_u8(&mut self, count: u32) -> Result<u8, Error> {
-        Ok(u8::try_from(self.read(count)?).expect("8 bits fit 8 bits"))
-    }
-
-    fn skip(&mut self, count: usize) -> Result<(), Error> {
-        self.position += count;
-        if self.position > self.bytes.len() * 8 { Err(Error::CutShort("AudioSpecificConfig")) } else { Ok(()) }
-    }
-
     /// `GetAudioObjectType()`.
     fn object_type(&mut self) -> Result<u8, Error> {
         match self.read_u8(5)? {
@@ -227,7 +206,7 @@ impl Bits<'_> {
         for _ in 0..coupling {
             self.skip(5)?;
         }
-        self.position = self.position.next_multiple_of(8);
+        self.align();
         let comment_bytes = self.read(8)?;
         for _ in 0..comment_bytes {
             self.skip(8)?;

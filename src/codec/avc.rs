@@ -6,32 +6,16 @@ use bytes::{Bytes, BytesMut};
 use h264_reader::nal::sps::{SeqParameterSet, TimingInfo, VideoSignalType};
 use h264_reader::rbsp::{BitReader, decode_nal};
 
-pub use self::access_unit::{AccessUnit, inspect, normalise};
-use super::{Error, FrameRate, check_length};
+pub use self::access_unit::{AccessUnit, inspect};
+pub use super::nal::normalise;
+use super::{Colour, Error, FrameRate, Light, Picture, check_length};
 
 /// An `AVCDecoderConfigurationRecord` (ISO/IEC 14496-15 §5.3.3.1) that has been parsed. Two are equal when their bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Configuration {
     record: Bytes,
     nal_length_size: u8,
-    width: u16,
-    height: u16,
-    frame_rate: Option<FrameRate>,
-    pixel_aspect_ratio: Option<(u16, u16)>,
-    colour: Option<Colour>,
-}
-
-/// How colours are to be understood: the code points of ISO/IEC 23091-2 (H.264 Annex E).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Colour {
-    /// `colour_primaries`.
-    pub primaries: u8,
-    /// `transfer_characteristics`; 16 is PQ, 18 HLG.
-    pub transfer: u8,
-    /// `matrix_coefficients`.
-    pub matrix: u8,
-    /// Samples use the whole range of values.
-    pub is_full_range: bool,
+    picture: Picture,
 }
 
 impl Configuration {
@@ -61,11 +45,16 @@ impl Configuration {
         Ok(Self {
             record: with_four_byte_lengths(&record),
             nal_length_size,
-            width,
-            height,
-            frame_rate: vui.and_then(|vui| vui.timing_info.as_ref()).and_then(fixed_frame_rate),
-            pixel_aspect_ratio: vui.and_then(|vui| vui.aspect_ratio_info.as_ref()).and_then(|ratio| ratio.get()),
-            colour: vui.and_then(|vui| vui.video_signal_type.as_ref()).and_then(colour),
+            picture: Picture {
+                width,
+                height,
+                frame_rate: vui.and_then(|vui| vui.timing_info.as_ref()).and_then(fixed_frame_rate),
+                pixel_aspect_ratio: vui.and_then(|vui| vui.aspect_ratio_info.as_ref()).and_then(|ratio| ratio.get()),
+                light: Light {
+                    colour: vui.and_then(|vui| vui.video_signal_type.as_ref()).and_then(colour),
+                    ..Light::default()
+                },
+            },
         })
     }
 
@@ -80,42 +69,13 @@ impl Configuration {
         self.nal_length_size
     }
 
-    /// Width of the picture in pixels, cropping applied.
-    pub fn width(&self) -> u16 {
-        self.width
+    /// The picture, as the SPS describes it; the frame rate where it is fixed.
+    pub fn picture(&self) -> &Picture {
+        &self.picture
     }
 
-    /// Height of the picture in pixels, cropping applied.
-    pub fn height(&self) -> u16 {
-        self.height
-    }
-
-    /// Width and height as shown, in square pixels: what is wide in the SPS is widened, what is high is heightened.
-    pub fn display_size(&self) -> (u16, u16) {
-        let stretch = |size: u16, by: u16, over: u16| {
-            let (size, by, over) = (u64::from(size), u64::from(by), u64::from(over));
-            u16::try_from((size * by + over / 2) / over).unwrap_or(u16::MAX)
-        };
-        match self.pixel_aspect_ratio {
-            Some((across, down)) if across > down => (stretch(self.width, across, down), self.height),
-            Some((across, down)) => (self.width, stretch(self.height, down, across)),
-            None => (self.width, self.height),
-        }
-    }
-
-    /// The frame rate, when the SPS says that it is fixed.
-    pub fn frame_rate(&self) -> Option<FrameRate> {
-        self.frame_rate
-    }
-
-    /// Width and height of a pixel, when the SPS gives it.
-    pub fn pixel_aspect_ratio(&self) -> Option<(u16, u16)> {
-        self.pixel_aspect_ratio
-    }
-
-    /// How colours are to be understood, when the SPS says so.
-    pub fn colour(&self) -> Option<Colour> {
-        self.colour
+    pub(super) fn picture_mut(&mut self) -> &mut Picture {
+        &mut self.picture
     }
 
     /// `AVCProfileIndication`: 66 Baseline, 77 Main, 100 High …
@@ -231,21 +191,24 @@ mod tests {
     fn a_record_tells_size_rate_and_colour() {
         let obs = Configuration::parse(hex(OBS_AVC)).unwrap();
         assert_eq!(obs.record(), &hex(OBS_AVC));
-        assert_eq!((obs.width(), obs.height()), (640, 360));
-        assert_eq!(obs.display_size(), (640, 360));
+        assert_eq!((obs.picture().width, obs.picture().height), (640, 360));
+        assert_eq!(obs.picture().display_size(), (640, 360));
         assert_eq!(obs.nal_length_size(), 4);
         assert_eq!((obs.profile(), obs.profile_compatibility(), obs.level()), (100, 0, 30));
         assert_eq!(obs.rfc6381(), "avc1.64001e");
-        assert_eq!(obs.frame_rate().unwrap().millihertz(), 30_000);
-        assert_eq!(obs.pixel_aspect_ratio(), Some((1, 1)));
-        assert_eq!(obs.colour(), Some(Colour { primaries: 1, transfer: 1, matrix: 1, is_full_range: false }));
+        assert_eq!(obs.picture().frame_rate.unwrap().millihertz(), 30_000);
+        assert_eq!(obs.picture().pixel_aspect_ratio, Some((1, 1)));
+        assert_eq!(
+            obs.picture().light.colour,
+            Some(Colour { primaries: 1, transfer: 1, matrix: 1, is_full_range: false })
+        );
     }
 
     #[test]
     fn a_rate_that_is_not_fixed_is_no_promise() {
         let ntsc = Configuration::parse(hex(FFMPEG_AVC_5994)).unwrap();
-        assert_eq!((ntsc.width(), ntsc.height()), (320, 180));
-        assert_eq!(ntsc.frame_rate(), None);
+        assert_eq!((ntsc.picture().width, ntsc.picture().height), (320, 180));
+        assert_eq!(ntsc.picture().frame_rate, None);
         assert_eq!(ntsc.rfc6381(), "avc1.640015");
     }
 
@@ -264,7 +227,7 @@ mod tests {
         let mut expected = hex(TWO_BYTE_LENGTHS_AVC).to_vec();
         expected[4] = 0xff;
         assert_eq!(configuration.record(), &expected);
-        assert_eq!((configuration.width(), configuration.height()), (192, 108));
+        assert_eq!((configuration.picture().width, configuration.picture().height), (192, 108));
     }
 
     #[test]
@@ -272,18 +235,18 @@ mod tests {
         let mut record = hex("0164001effe2 0000 001f 6764001eacd940a02ff97016a0202028000003000800000301e478b16cb000");
         assert_eq!(Configuration::parse(record.clone()), Err(Error::CutShort("decoder configuration record")));
         record = [&record[..], &hex("02 0000 0004 68efbcb0")].concat().into();
-        assert_eq!(Configuration::parse(record).unwrap().width(), 640);
+        assert_eq!(Configuration::parse(record).unwrap().picture().width, 640);
     }
 
     #[test]
     fn anamorphic_pictures_are_stretched_for_show_only() {
         let mut configuration = Configuration::parse(hex(OBS_AVC)).unwrap();
-        configuration.pixel_aspect_ratio = Some((4, 3));
-        assert_eq!(configuration.display_size(), (853, 360));
-        configuration.pixel_aspect_ratio = Some((8, 9));
-        assert_eq!(configuration.display_size(), (640, 405));
-        configuration.pixel_aspect_ratio = Some((u16::MAX, 1));
-        assert_eq!(configuration.display_size(), (u16::MAX, 360));
+        configuration.picture.pixel_aspect_ratio = Some((4, 3));
+        assert_eq!(configuration.picture().display_size(), (853, 360));
+        configuration.picture.pixel_aspect_ratio = Some((8, 9));
+        assert_eq!(configuration.picture().display_size(), (640, 405));
+        configuration.picture.pixel_aspect_ratio = Some((u16::MAX, 1));
+        assert_eq!(configuration.picture().display_size(), (u16::MAX, 360));
     }
 
     #[test]
@@ -328,8 +291,8 @@ mod tests {
                 record[at] = byte;
             }
             if let Ok(configuration) = Configuration::parse(record.into()) {
-                prop_assert!(configuration.width() > 0 && configuration.height() > 0);
-                let _ = (configuration.display_size(), configuration.frame_rate().map(FrameRate::millihertz));
+                prop_assert!(configuration.picture().width > 0 && configuration.picture().height > 0);
+                let _ = (configuration.picture().display_size(), configuration.picture().frame_rate.map(FrameRate::millihertz));
             }
         }
     }

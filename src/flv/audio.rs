@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Error, FourCc, Reader, Tag, TagBody};
+use super::{Body, Error, FourCc, Reader, Tag, TagBody, Tags};
 
 /// A message about an audio track.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,22 +26,21 @@ pub enum AudioPacket {
     SequenceEnd,
 }
 
-/// Parses the body of an audio message. `None` when it says nothing: it is empty, or a header with nothing behind it (as
+/// Parses the body of an audio message. No tag when it says nothing: it is empty, or a header with nothing behind it (as
 /// the sequence header `af 00` that ffmpeg sends when it relays MPEG-TS).
 ///
 /// # Errors
 /// When it is cut short within its header, or something that upscope does not carry.
-pub fn parse_audio(timestamp: u32, body: &Bytes) -> Result<Option<Tag>, Error> {
+pub fn parse_audio(timestamp: u32, body: &Bytes) -> Result<Tags, Error> {
     let mut reader = Reader { rest: body.clone(), part: "audio tag header" };
     if reader.rest.is_empty() {
-        return Ok(None);
+        return Ok(Tags::default());
     }
     let header = reader.u8()?;
-    let audio = match header >> 4 {
-        EX_HEADER => enhanced(header, reader)?,
-        format => legacy(format, reader)?,
-    };
-    Ok(audio.map(|audio| Tag { timestamp, body: TagBody::Audio(audio) }))
+    match header >> 4 {
+        EX_HEADER => enhanced(timestamp, header, reader),
+        format => Ok(legacy(format, reader)?.map(|audio| tag(timestamp, audio)).into()),
+    }
 }
 
 /// §E.4.2.1: sound format (rate, size and type, the other bits of the first byte, are not to be believed), for AAC a packet
@@ -54,27 +53,41 @@ fn legacy(format: u8, mut reader: Reader) -> Result<Option<AudioTag>, Error> {
             other => return Err(Error::PacketType(other)),
         },
         2 | 14 => (FourCc::MP3, coded_frames(reader.rest)),
-        other => return Err(Error::UnsupportedCodec { track: 0, codec: legacy_name(other) }),
+        // Not carried; it is told by its name what is left out.
+        other => (uncarried(other), coded_frames(reader.rest)),
     };
     Ok(packet.map(|packet| AudioTag { track: 0, codec, packet }))
 }
 
 /// Enhanced RTMP v2, `ExAudioTagHeader`.
-fn enhanced(header: u8, mut reader: Reader) -> Result<Option<AudioTag>, Error> {
+fn enhanced(timestamp: u32, header: u8, mut reader: Reader) -> Result<Tags, Error> {
     let packet_type = reader.packet_type_behind_modifiers(header & 0b1111)?;
-    let (packet_type, codec, track) = match packet_type {
-        MULTITRACK => reader.multitrack()?,
-        packet_type => (packet_type, FourCc(reader.array()?), 0),
-    };
+    if packet_type == MULTITRACK {
+        let (packet_type, bodies) = reader.multitrack()?;
+        let mut tags = Vec::with_capacity(bodies.len());
+        for body in bodies {
+            tags.extend(packet(packet_type, body)?.map(|audio| tag(timestamp, audio)));
+        }
+        return Ok(tags.into());
+    }
+    let body = Body { codec: FourCc(reader.array()?), track: 0, rest: reader.rest };
+    Ok(packet(packet_type, body)?.map(|audio| tag(timestamp, audio)).into())
+}
+
+fn packet(packet_type: u8, Body { codec, track, rest }: Body) -> Result<Option<AudioTag>, Error> {
     let packet = match packet_type {
-        SEQUENCE_START => sequence_start(reader.rest),
-        CODED_FRAMES => coded_frames(reader.rest),
+        SEQUENCE_START => sequence_start(rest),
+        CODED_FRAMES => coded_frames(rest),
         SEQUENCE_END => Some(AudioPacket::SequenceEnd),
-        // Which speaker is which; the decoder configuration records say it too.
+        // Which speaker is which; the decoder configuration records and frame headers say it too, and are what decoders heed.
         MULTICHANNEL_CONFIG => None,
         other => return Err(Error::PacketType(other)),
     };
     Ok(packet.map(|packet| AudioTag { track, codec, packet }))
+}
+
+fn tag(timestamp: u32, audio: AudioTag) -> Tag {
+    Tag { timestamp, body: TagBody::Audio(audio) }
 }
 
 fn sequence_start(record: Bytes) -> Option<AudioPacket> {
@@ -85,17 +98,17 @@ fn coded_frames(data: Bytes) -> Option<AudioPacket> {
     (!data.is_empty()).then_some(AudioPacket::CodedFrames(data))
 }
 
-fn legacy_name(format: u8) -> &'static str {
-    match format {
-        0 | 3 => "linear PCM",
-        1 => "ADPCM",
-        4..=6 => "Nellymoser",
-        7 => "G.711 A-law",
-        8 => "G.711 mu-law",
-        11 => "Speex",
-        15 => "device-specific sound",
-        _ => "an unknown legacy audio codec",
-    }
+fn uncarried(format: u8) -> FourCc {
+    FourCc(*match format {
+        0 | 3 => b"lpcm",
+        1 => b"adpc",
+        4..=6 => b"nmos",
+        7 => b"alaw",
+        8 => b"ulaw",
+        11 => b"spex",
+        15 => b"devi",
+        _ => b"auau",
+    })
 }
 
 /// The sound format of an `ExAudioTagHeader`.
@@ -115,11 +128,17 @@ mod tests {
     use crate::codec::samples::{FFMPEG_AAC, hex};
 
     fn audio(body: &str) -> Result<Option<AudioTag>, Error> {
-        let tag = parse_audio(1234, &hex(body))?;
-        Ok(tag.map(|tag| match tag {
+        let mut all = several(body)?;
+        assert!(all.len() < 2, "{all:?}");
+        Ok(all.pop())
+    }
+
+    fn several(body: &str) -> Result<Vec<AudioTag>, Error> {
+        let audio = |tag| match tag {
             Tag { timestamp: 1234, body: TagBody::Audio(audio) } => audio,
             other => panic!("{other:?}"),
-        }))
+        };
+        Ok(parse_audio(1234, &hex(body))?.map(audio).collect())
     }
 
     fn tag(track: u8, codec: FourCc, packet: AudioPacket) -> Result<Option<AudioTag>, Error> {
@@ -160,8 +179,21 @@ mod tests {
         assert_eq!(audio("95 01 6d703461 01 dc004c61"), tag(1, FourCc::AAC, AudioPacket::CodedFrames(hex("dc004c61"))));
         assert_eq!(audio("95 04 6d703461 01 010200000003"), Ok(None));
         assert_eq!(audio("95 02 6d703461 01"), tag(1, FourCc::AAC, AudioPacket::SequenceEnd));
-        let several = "95 11 6d703461 00 000001 21 01 000001 22";
-        assert_eq!(audio(several), Err(Error::Unsupported("several tracks in one message are")));
+    }
+
+    #[test]
+    fn several_tracks_in_one_message_come_apart() {
+        let frame = |track, codec, data| AudioTag { track, codec, packet: AudioPacket::CodedFrames(hex(data)) };
+        let one_codec = "95 11 6d703461 00 000001 21 03 000002 2233 04 000000";
+        assert_eq!(several(one_codec), Ok(vec![frame(0, FourCc::AAC, "21"), frame(3, FourCc::AAC, "2233")]));
+        let many_codecs = "95 21 6d703461 00 000001 21 4f707573 01 000002 7c0c";
+        assert_eq!(several(many_codecs), Ok(vec![frame(0, FourCc::AAC, "21"), frame(1, FourCc::OPUS, "7c0c")]));
+        assert_eq!(several("95 11 6d703461 00 000002 21"), Err(Error::CutShort("multitrack body")));
+        assert_eq!(several("95 11 6d703461 00 0000"), Err(Error::CutShort("audio tag header")));
+        assert_eq!(
+            several("95 31 6d703461").unwrap_err().to_string(),
+            "this kind of multitrack message is not supported"
+        );
     }
 
     #[test]
@@ -176,8 +208,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_carried_is_named() {
-        assert_eq!(audio("b6 00"), Err(Error::UnsupportedCodec { track: 0, codec: "Speex" }));
-        assert_eq!(audio("3f 00").unwrap_err().to_string(), "linear PCM is not supported");
+        let name = |body: &str| audio(body).unwrap().unwrap().codec.uncarried_name();
+        assert_eq!(name("b6 00"), Some("Speex"));
+        assert_eq!(name("3f 00"), Some("linear PCM"));
+        assert_eq!(name("cf 00"), Some("an unknown legacy audio codec"));
+        assert_eq!(name("af01 00"), None);
         assert_eq!(audio("af02"), Err(Error::PacketType(2)));
         assert_eq!(audio("93 6d703461"), Err(Error::PacketType(3)));
         for body in ["af", "90", "90 6d70", "95", "95 01 6d703461", "97 02 00"] {

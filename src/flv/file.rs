@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::{Error, Tag, parse_audio, parse_data, parse_video};
+use super::{Error, Tags, parse_audio, parse_data, parse_video};
 
 /// The tags of an FLV file, in file order. After an error there is nothing more.
 #[derive(Debug, Clone)]
@@ -104,11 +104,11 @@ impl FileTag {
     ///
     /// # Errors
     /// Those of [`parse_audio`], [`parse_video`] and [`parse_data`].
-    pub fn parse(&self) -> Result<Option<Tag>, Error> {
+    pub fn parse(&self) -> Result<Tags, Error> {
         match self.kind {
             FileTagKind::Audio => parse_audio(self.timestamp, &self.body),
             FileTagKind::Video => parse_video(self.timestamp, &self.body),
-            FileTagKind::Data => parse_data(self.timestamp, &self.body),
+            FileTagKind::Data => parse_data(self.timestamp, &self.body).map(Tags::from),
         }
     }
 }
@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
     use crate::codec::samples::hex;
-    use crate::flv::{FourCc, TagBody, VideoPacket, VideoTag};
+    use crate::flv::{FourCc, Tag, TagBody, VideoPacket, VideoTag};
 
     const HEADER: &str = "464c5601 05 00000009 00000000";
     const VIDEO: &str = "09 000006 ffffff fe 000000 270100000041 00000011";
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(found, [Ok(video.clone()), Ok(audio)]);
         let packet = VideoPacket::CodedFrames { composition_ms: 0, data: hex("41") };
         let body = TagBody::Video(VideoTag { track: 0, codec: FourCc::AVC, is_key: false, packet });
-        assert_eq!(video.parse(), Ok(Some(Tag { timestamp: 0xfeff_ffff, body })));
+        assert_eq!(video.parse().unwrap().collect::<Vec<_>>(), [Tag { timestamp: 0xfeff_ffff, body }]);
     }
 
     #[test]

@@ -10,8 +10,10 @@
 //! are slices of the body; nothing is copied. Knows nothing of RTMP, and of codecs only where their headers end.
 
 mod audio;
+mod colour_info;
 pub mod file;
 mod script;
+mod tags;
 mod video;
 
 use std::fmt;
@@ -20,6 +22,7 @@ use bytes::Bytes;
 
 pub use self::audio::{AudioPacket, AudioTag, parse_audio};
 pub use self::script::{Metadata, parse_data};
+pub use self::tags::Tags;
 pub use self::video::{VideoPacket, VideoTag, parse_video};
 
 /// One message of a publisher that concerns the media.
@@ -71,7 +74,33 @@ impl FourCc {
     pub const AC3: Self = Self(*b"ac-3");
     /// E-AC-3.
     pub const EAC3: Self = Self(*b"ec-3");
+
+    /// The codec in the words of its specification, where it is one that is known and not carried.
+    pub fn uncarried_name(self) -> Option<&'static str> {
+        UNCARRIED.iter().find(|(codec, _)| *codec == self).map(|(_, name)| *name)
+    }
 }
+
+/// What HLS does not carry. The legacy codecs have no four characters in Enhanced RTMP; these are QuickTime's or our own.
+const UNCARRIED: [(FourCc, &str); 17] = [
+    (FourCc::VVC, "VVC"),
+    (FourCc::VP8, "VP8"),
+    (FourCc(*b"jpeg"), "JPEG"),
+    (FourCc(*b"FLV1"), "Sorenson H.263"),
+    (FourCc(*b"FSV1"), "Screen video"),
+    (FourCc(*b"VP6F"), "On2 VP6"),
+    (FourCc(*b"VP6A"), "On2 VP6 with alpha channel"),
+    (FourCc(*b"FSV2"), "Screen video version 2"),
+    (FourCc(*b"vuvu"), "an unknown legacy video codec"),
+    (FourCc(*b"lpcm"), "linear PCM"),
+    (FourCc(*b"adpc"), "ADPCM"),
+    (FourCc(*b"nmos"), "Nellymoser"),
+    (FourCc(*b"alaw"), "G.711 A-law"),
+    (FourCc(*b"ulaw"), "G.711 mu-law"),
+    (FourCc(*b"spex"), "Speex"),
+    (FourCc(*b"devi"), "device-specific sound"),
+    (FourCc(*b"auau"), "an unknown legacy audio codec"),
+];
 
 impl fmt::Display for FourCc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,13 +123,6 @@ pub enum Error {
     PacketType(u8),
     /// The peer sent nonsense: an FLV file that does not begin like one.
     NotFlv,
-    /// We lack it: a legacy codec without a [`FourCc`]. The track is to be left out.
-    UnsupportedCodec {
-        /// The track.
-        track: u8,
-        /// The codec in the words of its specification.
-        codec: &'static str,
-    },
     /// We lack the named thing.
     Unsupported(&'static str),
 }
@@ -111,7 +133,6 @@ impl fmt::Display for Error {
             Self::CutShort(part) => write!(f, "the body ends within the {part}"),
             Self::PacketType(packet_type) => write!(f, "packet type {packet_type} does not exist"),
             Self::NotFlv => f.write_str("this is no FLV file"),
-            Self::UnsupportedCodec { codec, .. } => write!(f, "{codec} is not supported"),
             Self::Unsupported(what) => write!(f, "{what} not supported"),
         }
     }
@@ -165,17 +186,48 @@ impl Reader {
         Ok(packet_type)
     }
 
-    /// Enhanced RTMP v2, multitrack: the packet type within, the codec and the track.
-    fn multitrack(&mut self) -> Result<(u8, FourCc, u8), Error> {
+    /// Enhanced RTMP v2, multitrack: the packet type within, and for each track its codec, its number and its body.
+    fn multitrack(&mut self) -> Result<(u8, Vec<Body>), Error> {
         let types = self.u8()?;
-        if types >> 4 != ONE_TRACK {
-            return Err(Error::Unsupported("several tracks in one message are"));
+        let packet_type = types & 0b1111;
+        let kind = types >> 4;
+        if kind > MANY_TRACKS_MANY_CODECS {
+            return Err(Error::Unsupported("this kind of multitrack message is"));
         }
-        Ok((types & 0b1111, FourCc(self.array()?), self.u8()?))
+        let shared = if kind == MANY_TRACKS_MANY_CODECS { None } else { Some(FourCc(self.array()?)) };
+        if kind == ONE_TRACK {
+            let track = self.u8()?;
+            let body = Body { codec: shared.expect("one track has one codec"), track, rest: self.rest.split_off(0) };
+            return Ok((packet_type, vec![body]));
+        }
+        let mut bodies = Vec::new();
+        while !self.rest.is_empty() {
+            let codec = match shared {
+                Some(codec) => codec,
+                None => FourCc(self.array()?),
+            };
+            let track = self.u8()?;
+            let [a, b, c] = self.array()?;
+            let size = usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap_or(usize::MAX);
+            if size > self.rest.len() {
+                return Err(Error::CutShort("multitrack body"));
+            }
+            bodies.push(Body { codec, track, rest: self.rest.split_to(size) });
+        }
+        Ok((packet_type, bodies))
     }
+}
+
+/// One track's part of an enhanced message.
+#[derive(Debug)]
+struct Body {
+    codec: FourCc,
+    track: u8,
+    rest: Bytes,
 }
 
 /// The packet type of modifiers, in audio and video.
 const MOD_EX: u8 = 7;
 /// `AvMultitrackType`.
 const ONE_TRACK: u8 = 0;
+const MANY_TRACKS_MANY_CODECS: u8 = 2;

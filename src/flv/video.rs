@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{Error, FourCc, Reader, Tag, TagBody};
+use super::{Body, Error, FourCc, Reader, Tag, TagBody, Tags, colour_info};
+use crate::codec::Light;
 
 /// A message about a video track.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,24 +30,28 @@ pub enum VideoPacket {
         /// The picture, for H.264 as length-prefixed NAL units.
         data: Bytes,
     },
+    /// How values become light, where the codec does not say it.
+    Light(Light),
     /// No more pictures with this configuration.
     SequenceEnd,
 }
 
-/// Parses the body of a video message. `None` when it says nothing: it is empty, a command frame, metadata of a picture, or
-/// a header with nothing behind it.
+/// Parses the body of a video message. No tag when it says nothing: it is empty, a command frame, or a header with
+/// nothing behind it.
 ///
 /// # Errors
 /// When it is cut short within its header, or something that upscope does not carry.
-pub fn parse_video(timestamp: u32, body: &Bytes) -> Result<Option<Tag>, Error> {
+pub fn parse_video(timestamp: u32, body: &Bytes) -> Result<Tags, Error> {
     let mut reader = Reader { rest: body.clone(), part: "video tag header" };
     if reader.rest.is_empty() {
-        return Ok(None);
+        return Ok(Tags::default());
     }
     let header = reader.u8()?;
     let is_enhanced = header & 0x80 != 0;
-    let video = if is_enhanced { enhanced(header, reader)? } else { legacy(header, reader)? };
-    Ok(video.map(|video| Tag { timestamp, body: TagBody::Video(video) }))
+    if is_enhanced {
+        return enhanced(timestamp, header, reader);
+    }
+    Ok(legacy(header, reader)?.map(|video| tag(timestamp, video)).into())
 }
 
 /// §E.4.3.1: frame type, codec, and for H.264 packet type and composition time.
@@ -59,7 +64,11 @@ fn legacy(header: u8, mut reader: Reader) -> Result<Option<VideoTag>, Error> {
         7 => FourCc::AVC,
         // In no specification: how encoders sent H.265 before Enhanced RTMP.
         12 => FourCc::HEVC,
-        other => return Err(Error::UnsupportedCodec { track: 0, codec: legacy_name(other) }),
+        // Not carried; it is told by its name what is left out.
+        other => {
+            let video = |packet| VideoTag { track: 0, codec: uncarried(other), is_key: is_key(frame_type), packet };
+            return Ok(coded_frames(0, reader.rest).map(video));
+        }
     };
     let packet_type = reader.u8()?;
     // librtmp clients end a sequence without a composition time.
@@ -79,30 +88,45 @@ fn legacy(header: u8, mut reader: Reader) -> Result<Option<VideoTag>, Error> {
 }
 
 /// Enhanced RTMP v2, `ExVideoTagHeader`.
-fn enhanced(header: u8, mut reader: Reader) -> Result<Option<VideoTag>, Error> {
+fn enhanced(timestamp: u32, header: u8, mut reader: Reader) -> Result<Tags, Error> {
     let frame_type = header >> 4 & 0b111;
     let packet_type = reader.packet_type_behind_modifiers(header & 0b1111)?;
     if packet_type != METADATA && frame_type == COMMAND_FRAME {
-        return Ok(None);
+        return Ok(Tags::default());
     }
-    let (packet_type, codec, track) = match packet_type {
-        MULTITRACK => reader.multitrack()?,
-        packet_type => (packet_type, FourCc(reader.array()?), 0),
-    };
+    let is_key = is_key(frame_type);
+    if packet_type == MULTITRACK {
+        let (packet_type, bodies) = reader.multitrack()?;
+        let mut tags = Vec::with_capacity(bodies.len());
+        for body in bodies {
+            tags.extend(packet(packet_type, is_key, body)?.map(|video| tag(timestamp, video)));
+        }
+        return Ok(tags.into());
+    }
+    let body = Body { codec: FourCc(reader.array()?), track: 0, rest: reader.rest };
+    Ok(packet(packet_type, is_key, body)?.map(|video| tag(timestamp, video)).into())
+}
+
+fn packet(packet_type: u8, is_key: bool, Body { codec, track, rest }: Body) -> Result<Option<VideoTag>, Error> {
     let packet = match packet_type {
-        SEQUENCE_START => sequence_start(reader.rest),
+        SEQUENCE_START => sequence_start(rest),
         CODED_FRAMES => {
+            let mut reader = Reader { rest, part: "video tag header" };
             let has_composition_time = matches!(codec, FourCc::AVC | FourCc::HEVC | FourCc::VVC);
             let composition_ms = if has_composition_time { reader.i24()? } else { 0 };
             coded_frames(composition_ms, reader.rest)
         }
-        CODED_FRAMES_X => coded_frames(0, reader.rest),
+        CODED_FRAMES_X => coded_frames(0, rest),
         SEQUENCE_END => Some(VideoPacket::SequenceEnd),
-        METADATA => None,
+        METADATA => colour_info::parse(&rest).map(VideoPacket::Light),
         MPEG2TS_SEQUENCE_START => return Err(Error::Unsupported("MPEG-TS sequence headers are")),
         other => return Err(Error::PacketType(other)),
     };
-    Ok(packet.map(|packet| VideoTag { track, codec, is_key: is_key(frame_type), packet }))
+    Ok(packet.map(|packet| VideoTag { track, codec, is_key, packet }))
+}
+
+fn tag(timestamp: u32, video: VideoTag) -> Tag {
+    Tag { timestamp, body: TagBody::Video(video) }
 }
 
 fn sequence_start(record: Bytes) -> Option<VideoPacket> {
@@ -118,16 +142,16 @@ fn is_key(frame_type: u8) -> bool {
     matches!(frame_type, 1 | 4)
 }
 
-fn legacy_name(codec: u8) -> &'static str {
-    match codec {
-        1 => "JPEG",
-        2 => "Sorenson H.263",
-        3 => "Screen video",
-        4 => "On2 VP6",
-        5 => "On2 VP6 with alpha channel",
-        6 => "Screen video version 2",
-        _ => "an unknown legacy video codec",
-    }
+fn uncarried(codec: u8) -> FourCc {
+    FourCc(*match codec {
+        1 => b"jpeg",
+        2 => b"FLV1",
+        3 => b"FSV1",
+        4 => b"VP6F",
+        5 => b"VP6A",
+        6 => b"FSV2",
+        _ => b"vuvu",
+    })
 }
 
 const COMMAND_FRAME: u8 = 5;
@@ -148,11 +172,17 @@ mod tests {
     use crate::codec::samples::{OBS_AVC, hex};
 
     fn video(body: &str) -> Result<Option<VideoTag>, Error> {
-        let tag = parse_video(1234, &hex(body))?;
-        Ok(tag.map(|tag| match tag {
+        let mut all = several(body)?;
+        assert!(all.len() < 2, "{all:?}");
+        Ok(all.pop())
+    }
+
+    fn several(body: &str) -> Result<Vec<VideoTag>, Error> {
+        let video = |tag| match tag {
             Tag { timestamp: 1234, body: TagBody::Video(video) } => video,
             other => panic!("{other:?}"),
-        }))
+        };
+        Ok(parse_video(1234, &hex(body))?.map(video).collect())
     }
 
     fn tag(track: u8, codec: FourCc, is_key: bool, packet: VideoPacket) -> Result<Option<VideoTag>, Error> {
@@ -194,7 +224,7 @@ mod tests {
     fn data_are_a_slice_of_the_body() {
         let body = hex("2701000000 0000000141");
         let Some(Tag { body: TagBody::Video(VideoTag { packet: VideoPacket::CodedFrames { data, .. }, .. }), .. }) =
-            parse_video(0, &body).unwrap()
+            parse_video(0, &body).unwrap().next()
         else {
             panic!()
         };
@@ -203,7 +233,7 @@ mod tests {
 
     #[test]
     fn what_says_nothing_is_none() {
-        // Empty; nothing behind the header; a record of no bytes; command frames; the colours that ffmpeg 9 sends.
+        // Empty; nothing behind the header; a record of no bytes; command frames; metadata that end in the middle.
         for body in [
             "",
             "2701000000",
@@ -243,16 +273,33 @@ mod tests {
     }
 
     #[test]
+    fn several_tracks_in_one_message_come_apart() {
+        let frame = |track, codec, packet| VideoTag { track, codec, is_key: false, packet };
+        // The composition time belongs to each track.
+        let both = "a6 11 61766331 00 000005 000050 4101 01 000004 000000 42";
+        let expected = vec![frame(0, FourCc::AVC, frames(80, "4101")), frame(1, FourCc::AVC, frames(0, "42"))];
+        assert_eq!(several(both), Ok(expected));
+        let many_codecs = "a6 23 61766331 00 000002 4101 61763031 01 000001 42";
+        let expected = vec![frame(0, FourCc::AVC, frames(0, "4101")), frame(1, FourCc::AV1, frames(0, "42"))];
+        assert_eq!(several(many_codecs), Ok(expected));
+        assert_eq!(several("a6 11 61766331 00 000002 0000"), Err(Error::CutShort("video tag header")));
+    }
+
+    #[test]
+    fn colours_beside_the_codec_are_read() {
+        let colours = "d4 68766331 020009636f6c6f72496e666f 03 000b636f6c6f72436f6e666967 03 000009 000009";
+        assert_eq!(video(colours), tag(0, FourCc::HEVC, false, VideoPacket::Light(Light::default())));
+    }
+
+    #[test]
     fn what_cannot_be_carried_is_named() {
-        assert_eq!(video("22 00"), Err(Error::UnsupportedCodec { track: 0, codec: "Sorenson H.263" }));
-        assert_eq!(video("1f").unwrap_err().to_string(), "an unknown legacy video codec is not supported");
+        let name = |body: &str| video(body).unwrap().unwrap().codec.uncarried_name();
+        assert_eq!(name("22 00"), Some("Sorenson H.263"));
+        assert_eq!(name("1f 00"), Some("an unknown legacy video codec"));
+        assert_eq!(name("91 76766331 000000 00"), Some("VVC"));
         assert_eq!(video("2703000000"), Err(Error::PacketType(3)));
         assert_eq!(video("98 61766331"), Err(Error::PacketType(8)));
         assert_eq!(video("95 61763031").unwrap_err().to_string(), "MPEG-TS sequence headers are not supported");
-        assert_eq!(
-            video("a6 11 61766331 00 000001 41").unwrap_err().to_string(),
-            "several tracks in one message are not supported"
-        );
         for body in
             ["17", "1701", "17010000", "90", "906176", "91 61766331 0000", "a7", "a7 02 00", "a6", "a6 01 61766331"]
         {

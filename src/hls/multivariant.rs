@@ -6,10 +6,11 @@ use bytes::Bytes;
 use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, QuotedOrUnquoted, Resolution, VariantStream};
 
 use crate::cmaf::Segment;
-use crate::codec::Configuration;
+use crate::codec::{Configuration, Picture, Range};
 use crate::media::TrackKind;
 
-/// The audio renditions' group.
+/// The group of the audio renditions; those in another codec than the first have a group of their own, so that players
+/// without that codec pass over its variants only (RFC 8216bis 4.4.6.2.1).
 const AUDIO_GROUP: &str = "audio";
 
 /// EXT-X-MEDIA needs version 4 (RFC 8216bis 8); nothing here needs more.
@@ -120,6 +121,7 @@ pub(super) struct Multivariant {
     variants: Vec<VariantStream>,
     alternatives: Vec<AlternativeMedia>,
     frame_rates: Vec<f64>,
+    ranges: Vec<Range>,
 }
 
 impl Multivariant {
@@ -128,19 +130,28 @@ impl Multivariant {
         let audios: Vec<_> = choices.iter().filter(|choice| choice.kind == TrackKind::Audio).collect();
         if videos.is_empty() {
             return Self {
-                variants: audios.iter().map(|audio| variant(audio, &[])).collect(),
+                variants: audios
+                    .iter()
+                    .map(|audio| variant(&Main { choice: audio, says_range: false }, &Group::default()))
+                    .collect(),
                 alternatives: Vec::new(),
                 frame_rates: Vec::new(),
+                ranges: Vec::new(),
             };
         }
+        let groups = groups(&audios);
+        let has_high_range = videos.iter().any(|video| range(video) != Range::Sdr);
+        let main = |video| Main { choice: video, says_range: has_high_range };
+        let each = || videos.iter().flat_map(|video| groups.iter().map(move |group| (*video, group)));
         Self {
-            variants: videos.iter().map(|video| variant(video, &audios)).collect(),
-            alternatives: audios
+            variants: each().map(|(video, group)| variant(&main(video), group)).collect(),
+            alternatives: groups
                 .iter()
-                .enumerate()
-                .map(|(position, audio)| alternative(audio, position == 0))
+                .flat_map(|group| group.audios.iter().enumerate().map(move |member| (group, member)))
+                .map(|(group, (position, audio))| alternative(audio, &group.id, position == 0))
                 .collect(),
-            frame_rates: videos.iter().map(|video| video.measured.frame_rate()).collect(),
+            frame_rates: each().map(|(video, _)| video.measured.frame_rate()).collect(),
+            ranges: each().map(|(video, _)| range(video)).collect(),
         }
     }
 
@@ -154,6 +165,7 @@ impl Multivariant {
             ..variant.clone()
         };
         self.alternatives == now.alternatives
+            && self.ranges == now.ranges
             && self.variants.len() == now.variants.len()
             && self.variants.iter().zip(&now.variants).all(|(written, now)| {
                 let (was, is) = (written.average_bandwidth.unwrap_or(0), now.average_bandwidth.unwrap_or(0));
@@ -177,43 +189,91 @@ impl Multivariant {
     }
 }
 
-fn variant(main: &Choice<'_>, audios: &[&Choice<'_>]) -> VariantStream {
+/// Audio renditions in one codec; none where there is no sound.
+#[derive(Default)]
+struct Group<'a> {
+    id: String,
+    audios: Vec<&'a Choice<'a>>,
+}
+
+fn groups<'a>(audios: &[&'a Choice<'a>]) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for &audio in audios {
+        match groups.iter_mut().find(|group| group.audios[0].codecs.first() == audio.codecs.first()) {
+            Some(group) => group.audios.push(audio),
+            None => {
+                let id = match groups.len() {
+                    0 => AUDIO_GROUP.to_owned(),
+                    before => format!("{AUDIO_GROUP}-{}", before + 1),
+                };
+                groups.push(Group { id, audios: vec![audio] });
+            }
+        }
+    }
+    if groups.is_empty() {
+        groups.push(Group::default());
+    }
+    groups
+}
+
+/// What a variant is about.
+struct Main<'a> {
+    choice: &'a Choice<'a>,
+    /// `VIDEO-RANGE` tells variants apart; nothing is said where all are SDR.
+    says_range: bool,
+}
+
+fn variant(main: &Main<'_>, group: &Group<'_>) -> VariantStream {
+    let Main { choice, says_range } = main;
+    let audios = &group.audios;
     let mut codecs: Vec<&str> = Vec::new();
-    for codec in main.codecs.iter().chain(audios.iter().flat_map(|audio| audio.codecs)) {
+    for codec in choice.codecs.iter().chain(audios.iter().flat_map(|audio| audio.codecs)) {
         if !codecs.contains(&codec.as_str()) {
             codecs.push(codec);
         }
     }
     let peak_audio = audios.iter().map(|audio| audio.measured.peak()).max().unwrap_or(0);
     let average_audio = audios.iter().map(|audio| audio.measured.average()).max().unwrap_or(0);
-    let is_video = main.kind == TrackKind::Video;
+    let is_video = choice.kind == TrackKind::Video;
     VariantStream {
-        uri: main.uri.clone(),
-        bandwidth: main.measured.peak() + peak_audio,
-        average_bandwidth: Some(main.measured.average() + average_audio),
+        uri: choice.uri.clone(),
+        bandwidth: choice.measured.peak() + peak_audio,
+        average_bandwidth: Some(choice.measured.average() + average_audio),
         codecs: Some(codecs.join(",")),
-        resolution: main
+        resolution: choice
             .configuration
             .resolution()
             .map(|(width, height)| Resolution { width: width.into(), height: height.into() }),
-        other_attributes: is_video.then(|| frame_rate_attribute(main.measured.frame_rate())),
-        audio: (is_video && !audios.is_empty()).then(|| AUDIO_GROUP.to_owned()),
+        other_attributes: is_video
+            .then(|| other_attributes(choice.measured.frame_rate(), says_range.then(|| range(choice)))),
+        audio: (is_video && !audios.is_empty()).then(|| group.id.clone()),
         // Captions are looked for in a later version; none are declared.
         closed_captions: is_video.then_some(m3u8_rs::ClosedCaptionGroupId::None),
         ..VariantStream::default()
     }
 }
 
-/// `FRAME-RATE` with three decimals (RFC 8216bis 4.4.6.2), which `VariantStream::frame_rate` would leave to the number.
-fn frame_rate_attribute(rate: f64) -> HashMap<String, QuotedOrUnquoted> {
-    HashMap::from([("FRAME-RATE".to_owned(), QuotedOrUnquoted::Unquoted(format!("{rate:.3}")))])
+fn range(choice: &Choice<'_>) -> Range {
+    choice.configuration.picture().map_or(Range::Sdr, Picture::range)
 }
 
-fn alternative(audio: &Choice<'_>, is_default: bool) -> AlternativeMedia {
+/// `FRAME-RATE` with three decimals (RFC 8216bis 4.4.6.2), which `VariantStream::frame_rate` would leave to the number, and
+/// `VIDEO-RANGE`. Both in one entry, as those of a map come in another order each time.
+fn other_attributes(frame_rate: f64, range: Option<Range>) -> HashMap<String, QuotedOrUnquoted> {
+    let range = match range {
+        None => "",
+        Some(Range::Sdr) => ",VIDEO-RANGE=SDR",
+        Some(Range::Hlg) => ",VIDEO-RANGE=HLG",
+        Some(Range::Pq) => ",VIDEO-RANGE=PQ",
+    };
+    HashMap::from([("FRAME-RATE".to_owned(), QuotedOrUnquoted::Unquoted(format!("{frame_rate:.3}{range}")))])
+}
+
+fn alternative(audio: &Choice<'_>, group_id: &str, is_default: bool) -> AlternativeMedia {
     AlternativeMedia {
         media_type: AlternativeMediaType::Audio,
         uri: Some(audio.uri.clone()),
-        group_id: AUDIO_GROUP.to_owned(),
+        group_id: group_id.to_owned(),
         name: format!("Audio {}", u16::from(audio.index) + 1),
         default: is_default,
         autoselect: true,
@@ -225,4 +285,57 @@ fn alternative(audio: &Choice<'_>, is_default: bool) -> AlternativeMedia {
 /// Bits a second, rounded up.
 fn bit_rate(bytes: u64, duration_us: u64) -> u64 {
     (bytes * 8_000_000).div_ceil(duration_us.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::samples::{FFMPEG_OPUS, HDR10_HEVC, HE_AAC, OBS_AVC, hex};
+    use crate::codec::{aac, avc, hevc, opus};
+
+    #[test]
+    fn each_audio_codec_has_its_group_and_high_range_is_told() {
+        let configurations = [
+            Configuration::Avc(avc::Configuration::parse(hex(OBS_AVC)).unwrap()),
+            Configuration::Hevc(hevc::Configuration::parse(hex(HDR10_HEVC)).unwrap()),
+            Configuration::Aac(aac::Configuration::parse(hex(HE_AAC)).unwrap()),
+            Configuration::Opus(opus::Configuration::parse(hex(FFMPEG_OPUS)).unwrap()),
+        ];
+        let codecs = configurations.each_ref().map(|configuration| [configuration.rfc6381()]);
+        let measured = Measured { frame_rate: 25.0, ..Measured::default() };
+        let choice = |position: usize, index, uri: &str| Choice {
+            kind: if position < 2 { TrackKind::Video } else { TrackKind::Audio },
+            index,
+            uri: uri.to_owned(),
+            configuration: &configurations[position],
+            codecs: &codecs[position],
+            measured: &measured,
+        };
+        let choices = [
+            choice(0, 0, "video.m3u8"),
+            choice(1, 1, "video1.m3u8"),
+            choice(2, 0, "audio.m3u8"),
+            choice(3, 1, "audio1.m3u8"),
+        ];
+        let text = Multivariant::new(&choices).render();
+        let variant = |codecs: &str, rest: &str| {
+            format!("#EXT-X-STREAM-INF:BANDWIDTH=0,AVERAGE-BANDWIDTH=0,CODECS=\"{codecs}\",{rest}\n")
+        };
+        let mut expected = String::from(
+            "#EXTM3U\n#EXT-X-VERSION:4\n\
+             #EXT-X-MEDIA:TYPE=AUDIO,URI=\"audio.m3u8\",GROUP-ID=\"audio\",NAME=\"Audio 1\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\"\n\
+             #EXT-X-MEDIA:TYPE=AUDIO,URI=\"audio1.m3u8\",GROUP-ID=\"audio-2\",NAME=\"Audio 2\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\"\n",
+        );
+        for (video, size, range, uri) in
+            [("avc1.64001e", "640x360", "SDR", "video.m3u8"), ("hvc1.2.4.L60.90", "322x182", "PQ", "video1.m3u8")]
+        {
+            for (audio, group) in [("mp4a.40.5", "audio"), ("opus", "audio-2")] {
+                let rest = format!(
+                    "RESOLUTION={size},FRAME-RATE=25.000,VIDEO-RANGE={range},AUDIO=\"{group}\",CLOSED-CAPTIONS=NONE\n{uri}"
+                );
+                expected.push_str(&variant(&format!("{video},{audio}"), &rest));
+            }
+        }
+        assert_eq!(String::from_utf8(text.to_vec()).unwrap(), expected);
+    }
 }

@@ -27,8 +27,8 @@ fn list(mut bytes: &[u8], depth: usize, text: &mut String) {
                 list(&this[8..], depth + 1, text);
             }
             b"dref" | b"stsd" => open(this, 8, depth, text),
-            b"avc1" => open(this, 78, depth, text),
-            b"mp4a" => open(this, 28, depth, text),
+            b"avc1" | b"hvc1" | b"av01" | b"vp09" => open(this, 78, depth, text),
+            b"mp4a" | b"Opus" | b"fLaC" | b"ac-3" | b"ec-3" => open(this, 28, depth, text),
             _ => {
                 hex(&this[8..], text);
                 text.push('\n');

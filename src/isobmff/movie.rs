@@ -51,12 +51,12 @@ fn encode_movie(track: &Track, out: &mut Vec<u8>) -> mp4_atom::Result<()> {
 /// `TrackHeaderBox`, §8.3.2. The size is that of the shown picture, pixel shape applied.
 fn track_header(configuration: &Configuration) -> Tkhd {
     let general = Tkhd { track_id: TRACK_ID, enabled: true, in_movie: true, ..Tkhd::default() };
-    match configuration {
-        Configuration::Avc(avc) => {
-            let (width, height) = avc.display_size();
+    match configuration.picture() {
+        Some(picture) => {
+            let (width, height) = picture.display_size();
             Tkhd { width: width.into(), height: height.into(), ..general }
         }
-        Configuration::Aac(_) => Tkhd { volume: 1.into(), ..general },
+        None => Tkhd { volume: 1.into(), ..general },
     }
 }
 
@@ -95,8 +95,10 @@ mod tests {
     use mp4_atom::{Codec, ReadFrom};
 
     use super::*;
-    use crate::codec::samples::{FFMPEG_AAC, HE_AAC, OBS_AVC, hex};
-    use crate::codec::{aac, avc};
+    use crate::codec::samples::{
+        FFMPEG_AAC, FFMPEG_AV1, FFMPEG_FLAC, FFMPEG_HEVC, FFMPEG_OPUS, HDR10_HEVC, HE_AAC, OBS_AVC, hex,
+    };
+    use crate::codec::{aac, ac3, av1, avc, flac, hevc, mp3, opus, vp9};
     use crate::isobmff::listing::listing;
     use crate::media::{Timescale, TrackId};
 
@@ -235,6 +237,80 @@ moov 600
         assert_eq!(avc1.avcc.length_size, 4);
         assert_eq!(avc1.pasp, Some(mp4_atom::Pasp { h_spacing: 1, v_spacing: 1 }));
         assert_eq!(avc1.colr, Some(mp4_atom::Colr::new(1, 1, 1, false).unwrap()));
+    }
+
+    fn entry(configuration: Configuration) -> Codec {
+        let (id, timescale) = match configuration.sample_rate() {
+            Some(rate) => (TrackId::AUDIO, Timescale::new(rate).unwrap()),
+            None => (TrackId::VIDEO, Timescale::VIDEO),
+        };
+        let header = header(&Track { id, timescale, configuration });
+        movie(&header).trak.remove(0).mdia.minf.stbl.stsd.codecs.remove(0)
+    }
+
+    #[test]
+    fn mp4_atom_reads_the_records_of_other_pictures() {
+        let hevc = hevc::Configuration::parse(hex(FFMPEG_HEVC)).unwrap();
+        let Codec::Hvc1(hvc1) = entry(Configuration::Hevc(hevc)) else { panic!() };
+        assert_eq!((hvc1.visual.width, hvc1.visual.height), (320, 180));
+        assert_eq!((hvc1.hvcc.general_profile_idc, hvc1.hvcc.general_level_idc), (1, 60));
+        assert_eq!(hvc1.hvcc.length_size_minus_one, 3);
+        assert!(hvc1.hvcc.arrays.iter().all(|array| array.completeness));
+        assert_eq!(hvc1.hvcc.arrays.len(), 3);
+
+        let av1 = av1::Configuration::parse(hex(FFMPEG_AV1)).unwrap();
+        let Codec::Av01(av01) = entry(Configuration::Av1(av1)) else { panic!() };
+        assert_eq!((av01.visual.width, av01.visual.height), (320, 180));
+        assert_eq!((av01.av1c.seq_profile, av01.av1c.seq_level_idx_0), (0, 0));
+
+        let vp9 = vp9::Configuration::of_frame(None, &hex("824983420013f00b360638241c184a")).unwrap().unwrap();
+        let Codec::Vp09(vp09) = entry(Configuration::Vp9(vp9)) else { panic!() };
+        assert_eq!((vp09.visual.width, vp09.visual.height), (320, 180));
+        assert_eq!((vp09.vpcc.profile, vp09.vpcc.level, vp09.vpcc.bit_depth), (0, 11, 8));
+    }
+
+    #[test]
+    fn high_dynamic_range_is_in_the_sample_entry() {
+        let hevc = hevc::Configuration::parse(hex(HDR10_HEVC)).unwrap();
+        let track = Track { id: TrackId::VIDEO, timescale: Timescale::VIDEO, configuration: Configuration::Hevc(hevc) };
+        let text = listing(&header(&track));
+        for line in [
+            "pasp 16 00000004 00000003",
+            "colr 19 6e636c78 00090010 000900",
+            "mdcv 32 33c286c4 1d4c0bb8 84d03e80 3d134042 00989680 00000001",
+            "clli 12 03e80190",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn mp4_atom_reads_the_records_of_other_sound() {
+        let opus = opus::Configuration::parse(hex(FFMPEG_OPUS)).unwrap();
+        let Codec::Opus(opus) = entry(Configuration::Opus(opus)) else { panic!() };
+        assert_eq!((opus.audio.channel_count, opus.audio.sample_rate), (2, 48_000.into()));
+        assert_eq!((opus.dops.output_channel_count, opus.dops.pre_skip, opus.dops.input_sample_rate), (2, 312, 48_000));
+
+        let flac = flac::Configuration::parse(hex(FFMPEG_FLAC)).unwrap();
+        let Codec::Flac(flac) = entry(Configuration::Flac(flac)) else { panic!() };
+        assert_eq!((flac.audio.channel_count, flac.audio.sample_size), (2, 16));
+        assert_eq!(flac.dfla.blocks.len(), 1);
+
+        let mp3 = mp3::Configuration::of_frame(&hex("fffb9464")).unwrap();
+        let Codec::Mp4a(mp4a) = entry(Configuration::Mp3(mp3)) else { panic!() };
+        let decoder = &mp4a.esds.es_desc.dec_config;
+        assert_eq!((decoder.object_type_indication, decoder.stream_type), (0x6b, 5));
+        assert!(decoder.dec_specific.is_none());
+
+        let ac3 = ac3::Configuration::of_access_unit(&hex("0b77fe95144043e106f46370")).unwrap();
+        let Codec::Ac3(ac3) = entry(Configuration::Ac3(ac3)) else { panic!() };
+        assert_eq!((ac3.dac3.bsid, ac3.dac3.acmod, ac3.dac3.bit_rate_code), (8, 2, 10));
+
+        let mut syncframe = hex("0b77017f3487c00020").to_vec();
+        syncframe.resize(768, 0);
+        let eac3 = ac3::Configuration::of_access_unit(&syncframe).unwrap();
+        let Codec::Eac3(eac3) = entry(Configuration::Ac3(eac3)) else { panic!() };
+        assert_eq!((eac3.dec3.data_rate, eac3.dec3.substreams.len()), (192, 1));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! Gathering ──every promised track is ready, or the wait is over──▶ Running ──interrupt()──▶ Gathering …
 //! ```
 
+mod coding;
 mod timeline;
 mod track;
 
@@ -17,10 +18,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec::{Configuration, avc};
+use crate::codec::Frame;
 use crate::flv::{AudioPacket, AudioTag, FourCc, Metadata, Tag, TagBody, VideoPacket, VideoTag};
 use crate::media::{Cause, Epoch, Item, Moment, Sample, Track, TrackId, TrackKind};
 
+use coding::SequenceStart;
 use timeline::{MARGIN_MS, Timeline};
 use track::TrackState;
 
@@ -62,6 +64,8 @@ pub struct Dropped {
     pub malformed: u64,
     /// Sound before the first picture.
     pub early_audio: u64,
+    /// Media in a codec that is not carried.
+    pub unsupported: u64,
 }
 
 #[derive(Debug)]
@@ -73,7 +77,7 @@ enum Phase {
 /// Frames held back until the broadcast starts.
 #[derive(Debug, Default)]
 struct Gathering {
-    frames: Vec<Frame>,
+    frames: Vec<PlaceableFrame>,
     bytes: usize,
     /// The first timestamp seen, which the others are compared with.
     first_timestamp: Option<u32>,
@@ -85,12 +89,14 @@ struct Gathering {
 
 /// A coded frame before it has a place on the timeline.
 #[derive(Debug)]
-struct Frame {
+struct PlaceableFrame {
     track: TrackId,
     timestamp: u32,
     composition_ms: i32,
     is_sync: bool,
     is_open_gop: bool,
+    /// Of sound.
+    samples: Option<u32>,
     data: Bytes,
     received_at: Moment,
 }
@@ -127,7 +133,8 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::UnsupportedCodec { track, codec } => {
-                write!(f, "{track} is left out: its codec {codec} is not carried")
+                let name = codec.uncarried_name().map_or_else(|| codec.to_string(), str::to_owned);
+                write!(f, "{track} is left out: HLS players do not take {name}")
             }
             Self::BadConfiguration { track, error } => write!(f, "the {track} sequence header is passed over: {error}"),
             Self::BadFrame { track, error } => write!(f, "a {track} message is passed over: {error}"),
@@ -203,52 +210,29 @@ impl Remuxer {
 
     fn handle_video(&mut self, timestamp: u32, tag: VideoTag, received_at: Moment) -> Result<(), Error> {
         let id = TrackId { kind: TrackKind::Video, index: tag.track };
-        self.saw(timestamp, id.kind);
+        let position = self.track(id, tag.codec)?;
         match tag.packet {
+            _ if self.is_refused(position, tag.codec)? => self.check_gathered(),
             VideoPacket::SequenceStart(record) => {
-                let configuration = match tag.codec {
-                    FourCc::AVC => avc::Configuration::parse(record).map(Configuration::Avc),
-                    codec => return Err(Error::UnsupportedCodec { track: id, codec }),
-                };
-                self.configure(id, configuration)
+                self.saw(timestamp, id.kind);
+                self.start_sequence(position, tag.codec, record)
+            }
+            VideoPacket::Light(light) => {
+                self.tracks[position].light = light;
+                Ok(())
             }
             VideoPacket::CodedFrames { composition_ms, data } => {
-                let Some(track) = self.tracks.iter_mut().find(|track| track.id == id) else {
-                    self.dropped.before_configuration += 1;
-                    return Ok(());
+                self.saw(timestamp, id.kind);
+                let Some(frame) = self.inspect(position, tag.codec, data, tag.is_key)? else {
+                    return self.check_gathered();
                 };
-                let Some(Configuration::Avc(configuration)) = &track.configuration else {
-                    self.dropped.before_configuration += 1;
-                    return Ok(());
-                };
-                let nal_length_size = configuration.nal_length_size();
-                let unit =
-                    avc::inspect(&data, nal_length_size).map_err(|error| Error::BadFrame { track: id, error })?;
-                if !unit.has_slice {
-                    self.dropped.empty += 1;
-                    return Ok(());
-                }
-                let is_sync = unit.has_idr || tag.is_key;
-                if !track.is_started && !is_sync {
+                let track = &mut self.tracks[position];
+                if !track.is_started && !frame.is_sync {
                     self.dropped.before_first_key += 1;
                     return self.check_gathered();
                 }
                 track.is_started = true;
-                let data = if nal_length_size == 4 && !unit.has_empty_unit {
-                    data
-                } else {
-                    avc::normalise(&data, nal_length_size)
-                };
-                let is_open_gop = is_sync && !unit.has_idr;
-                self.handle_frame(Frame {
-                    track: id,
-                    timestamp,
-                    composition_ms,
-                    is_sync,
-                    is_open_gop,
-                    data,
-                    received_at,
-                })
+                self.handle_frame(placeable(frame, id, timestamp, composition_ms, received_at))
             }
             VideoPacket::SequenceEnd => Ok(()),
         }
@@ -256,63 +240,90 @@ impl Remuxer {
 
     fn handle_audio(&mut self, timestamp: u32, tag: AudioTag, received_at: Moment) -> Result<(), Error> {
         let id = TrackId { kind: TrackKind::Audio, index: tag.track };
-        self.saw(timestamp, id.kind);
+        let position = self.track(id, tag.codec)?;
         match tag.packet {
-            AudioPacket::SequenceStart(config) => {
-                let configuration = match tag.codec {
-                    // ffmpeg relaying MPEG-TS sends an empty one first; the real one follows.
-                    FourCc::AAC if config.is_empty() => return Ok(()),
-                    FourCc::AAC => crate::codec::aac::Configuration::parse(config).map(Configuration::Aac),
-                    codec => return Err(Error::UnsupportedCodec { track: id, codec }),
-                };
-                self.configure(id, configuration)
+            _ if self.is_refused(position, tag.codec)? => self.check_gathered(),
+            AudioPacket::SequenceStart(record) => {
+                self.saw(timestamp, id.kind);
+                self.start_sequence(position, tag.codec, record)
             }
             AudioPacket::CodedFrames(data) => {
-                if data.is_empty() {
-                    self.dropped.empty += 1;
-                    return Ok(());
+                self.saw(timestamp, id.kind);
+                match self.inspect(position, tag.codec, data, true)? {
+                    Some(frame) => self.handle_frame(placeable(frame, id, timestamp, 0, received_at)),
+                    None => self.check_gathered(),
                 }
-                if !self.tracks.iter().any(|track| track.id == id && track.configuration.is_some()) {
-                    self.dropped.before_configuration += 1;
-                    return self.check_gathered();
-                }
-                self.handle_frame(Frame {
-                    track: id,
-                    timestamp,
-                    composition_ms: 0,
-                    is_sync: true,
-                    is_open_gop: false,
-                    data,
-                    received_at,
-                })
             }
             AudioPacket::SequenceEnd => Ok(()),
         }
     }
 
-    /// Notes a track's configuration. The same one again changes nothing.
-    fn configure(
-        &mut self,
-        id: TrackId,
-        configuration: Result<Configuration, crate::codec::Error>,
-    ) -> Result<(), Error> {
-        let configuration = configuration.map_err(|error| Error::BadConfiguration { track: id, error })?;
-        let position = match self.tracks.iter().position(|track| track.id == id) {
-            Some(position) => position,
-            None if self.tracks.len() == MOST_TRACKS => return Err(Error::TooManyTracks),
-            None => {
-                self.tracks.push(TrackState::new(id));
-                self.tracks.sort_by_key(|track| track.id);
-                self.tracks.iter().position(|track| track.id == id).expect("just added")
-            }
-        };
+    /// The place of a track, which is added if it is new.
+    fn track(&mut self, id: TrackId, codec: FourCc) -> Result<usize, Error> {
+        if let Some(position) = self.tracks.iter().position(|track| track.id == id) {
+            return Ok(position);
+        }
+        if self.tracks.len() == MOST_TRACKS {
+            return Err(Error::TooManyTracks);
+        }
+        let position = self.tracks.partition_point(|track| track.id < id);
+        self.tracks.insert(position, TrackState::new(id, codec));
+        Ok(position)
+    }
+
+    /// Whether a track's codec is not carried. That is an error once a track; from then on it is not waited for.
+    fn is_refused(&mut self, position: usize, codec: FourCc) -> Result<bool, Error> {
         let track = &mut self.tracks[position];
-        if track.configuration.as_ref() != Some(&configuration) {
-            track.configuration = Some(configuration);
-            track.is_announced = false;
-            track.is_started = false;
+        if coding::is_carried(codec) {
+            track.is_refused = false;
+            return Ok(false);
+        }
+        self.dropped.unsupported += 1;
+        if track.is_refused && track.codec == codec {
+            return Ok(true);
+        }
+        track.is_refused = true;
+        track.codec = codec;
+        track.configuration = None;
+        let track = track.id;
+        self.check_gathered()?;
+        Err(Error::UnsupportedCodec { track, codec })
+    }
+
+    fn start_sequence(&mut self, position: usize, codec: FourCc, record: Bytes) -> Result<(), Error> {
+        let track = &mut self.tracks[position];
+        match coding::sequence_start(codec, record) {
+            Ok(SequenceStart::Configuration(configuration)) => track.configure(codec, configuration),
+            Ok(SequenceStart::Vp9(record)) => track.vp9_record = Some(record),
+            Ok(SequenceStart::InBand) => {}
+            Err(error) => return Err(Error::BadConfiguration { track: track.id, error }),
         }
         Ok(())
+    }
+
+    /// Looks into a coded frame, and takes from it what it says of its track's configuration. `None` when there is nothing
+    /// to carry, which is counted.
+    fn inspect(&mut self, position: usize, codec: FourCc, data: Bytes, is_key: bool) -> Result<Option<Frame>, Error> {
+        let track = &mut self.tracks[position];
+        let id = track.id;
+        let bad_frame = |error| Error::BadFrame { track: id, error };
+        if data.is_empty() {
+            self.dropped.empty += 1;
+            return Ok(None);
+        }
+        let found = coding::in_band(codec, track.vp9_record, track.configuration.as_ref(), &data).map_err(bad_frame)?;
+        if let Some(configuration) = found {
+            track.configure(codec, configuration);
+        }
+        let Some(configuration) = track.configuration.as_ref().filter(|_| track.codec == codec) else {
+            self.dropped.before_configuration += 1;
+            return Ok(None);
+        };
+        let frame = configuration.inspect(data, is_key).map_err(bad_frame)?;
+        if frame.is_none() {
+            self.dropped.empty += 1;
+        }
+        Ok(frame)
     }
 
     /// Notes that a track of this kind exists and how far the media has come.
@@ -327,7 +338,7 @@ impl Remuxer {
         }
     }
 
-    fn handle_frame(&mut self, frame: Frame) -> Result<(), Error> {
+    fn handle_frame(&mut self, frame: PlaceableFrame) -> Result<(), Error> {
         match &mut self.phase {
             Phase::Running => {
                 self.place(frame);
@@ -348,9 +359,16 @@ impl Remuxer {
         let is_ready = |kind| gathering.frames.iter().any(|frame| frame.track.kind == kind);
         let has_video = is_ready(TrackKind::Video);
         let has_audio = is_ready(TrackKind::Audio);
+        // What is not carried will not come.
+        let is_hopeless = |kind| {
+            let mut of_kind = self.tracks.iter().filter(|track| track.id.kind == kind).peekable();
+            of_kind.peek().is_some() && of_kind.all(|track| track.is_refused)
+        };
         let wait_ms = match (has_video, has_audio) {
             (false, false) => return Ok(()),
             (true, true) => 0,
+            (true, false) if is_hopeless(TrackKind::Audio) => 0,
+            (false, true) if is_hopeless(TrackKind::Video) => 0,
             (true, false) => self.track_wait_ms,
             // Pictures come, but none that decoding can start with.
             (false, true) if gathering.seen_video => self.track_wait_ms.max(FIRST_KEY_WAIT_MS),
@@ -367,10 +385,11 @@ impl Remuxer {
     fn start(&mut self, gathering: Gathering) {
         let Gathering { mut frames, first_timestamp, .. } = gathering;
         let Some(reference) = first_timestamp else { return };
-        let offset_ms = |frame: &Frame| distance_ms(reference, frame.timestamp);
+        let offset_ms = |frame: &PlaceableFrame| distance_ms(reference, frame.timestamp);
         let first_picture = frames.iter().find(|frame| frame.track.kind == TrackKind::Video);
         if let Some(picture_ms) = first_picture.map(|frame| offset_ms(frame) + i64::from(frame.composition_ms)) {
-            let is_early = |frame: &Frame| frame.track.kind == TrackKind::Audio && offset_ms(frame) < picture_ms;
+            let is_early =
+                |frame: &PlaceableFrame| frame.track.kind == TrackKind::Audio && offset_ms(frame) < picture_ms;
             let lead_ms =
                 frames.iter().filter(|frame| is_early(frame)).map(|frame| picture_ms - offset_ms(frame)).max();
             if lead_ms.is_some_and(|lead_ms| lead_ms > AUDIO_LEAD_MS) {
@@ -398,23 +417,28 @@ impl Remuxer {
     fn announce(&mut self, position: usize) {
         let track = &mut self.tracks[position];
         if let (false, Some(configuration)) = (track.is_announced, &track.configuration) {
-            let announced = Track { id: track.id, timescale: track.timescale(), configuration: configuration.clone() };
+            let configuration = configuration.clone().with_light(track.light);
+            let announced = Track { id: track.id, timescale: track.timescale(), configuration };
             track.is_announced = true;
+            track.announced_light = track.light;
             self.items.push_back(Item::Track(announced));
         }
     }
 
     /// Gives a frame its place on the timeline.
-    fn place(&mut self, frame: Frame) {
+    fn place(&mut self, frame: PlaceableFrame) {
         let Some(position) = self.tracks.iter().position(|track| track.id == frame.track) else { return };
         let track = &mut self.tracks[position];
         let placed = self.timeline.place(&mut track.clock, frame.timestamp);
         if placed.jumped {
             self.items.push_back(Item::Epoch(epoch(Cause::Jump, placed.output_ms, frame.received_at)));
         }
+        if frame.is_sync {
+            self.tracks[position].heed_light();
+        }
         self.announce(position);
         let track = &mut self.tracks[position];
-        let timing = track.pace(placed);
+        let timing = track.pace(placed, frame.samples);
         let composition_offset = match frame.track.kind {
             TrackKind::Audio => 0,
             TrackKind::Video => {
@@ -432,6 +456,12 @@ impl Remuxer {
         };
         self.items.push_back(Item::Sample(frame.track, sample));
     }
+}
+
+/// A frame of a track with its times.
+fn placeable(frame: Frame, track: TrackId, timestamp: u32, composition_ms: i32, received_at: Moment) -> PlaceableFrame {
+    let Frame { is_sync, is_open_gop, samples, data } = frame;
+    PlaceableFrame { track, timestamp, composition_ms, is_sync, is_open_gop, samples, data, received_at }
 }
 
 /// The epoch whose first frame is at `output_ms`. It begins half a margin earlier, for a track that starts a little before.

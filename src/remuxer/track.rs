@@ -1,6 +1,7 @@
 //! One track's clock: output milliseconds become decode times that always go forward and durations that are exact.
 
-use crate::codec::Configuration;
+use crate::codec::{Configuration, Light, vp9};
+use crate::flv::FourCc;
 use crate::media::{Timescale, TrackId};
 
 use super::timeline::{Placed, TrackClock};
@@ -25,7 +26,16 @@ const AUDIO_DRIFT_FRAMES: u32 = 48;
 #[derive(Debug)]
 pub(super) struct TrackState {
     pub(super) id: TrackId,
+    /// The codec of `configuration`, or of what there is in its place.
+    pub(super) codec: FourCc,
+    /// The codec is none that is carried: nothing of the track is.
+    pub(super) is_refused: bool,
     pub(super) configuration: Option<Configuration>,
+    /// Half of a VP9 configuration; the other half stands in the key frames.
+    pub(super) vp9_record: Option<vp9::Record>,
+    /// What the publisher says beside the codec, and what of it the packager knows.
+    pub(super) light: Light,
+    pub(super) announced_light: Light,
     /// The packager has been told of `configuration`.
     pub(super) is_announced: bool,
     /// Video: a sync sample was seen since the configuration came.
@@ -50,10 +60,15 @@ struct Pacing {
 }
 
 impl TrackState {
-    pub(super) fn new(id: TrackId) -> Self {
+    pub(super) fn new(id: TrackId, codec: FourCc) -> Self {
         Self {
             id,
+            codec,
+            is_refused: false,
             configuration: None,
+            vp9_record: None,
+            light: Light::default(),
+            announced_light: Light::default(),
             is_announced: false,
             is_started: false,
             clock: TrackClock::default(),
@@ -63,7 +78,32 @@ impl TrackState {
 
     /// A new stretch of the timeline begins with no memory of clocks; the configuration must come again.
     pub(super) fn restart(&mut self) {
-        *self = Self { pacing: Pacing { stretch: None, ..std::mem::take(&mut self.pacing) }, ..Self::new(self.id) };
+        *self = Self {
+            pacing: Pacing { stretch: None, ..std::mem::take(&mut self.pacing) },
+            ..Self::new(self.id, self.codec)
+        };
+    }
+
+    /// Notes the track's configuration. The same one again changes nothing.
+    pub(super) fn configure(&mut self, codec: FourCc, configuration: Configuration) {
+        self.codec = codec;
+        if self.configuration.as_ref() != Some(&configuration) {
+            self.configuration = Some(configuration);
+            self.is_announced = false;
+            self.is_started = false;
+        }
+    }
+
+    /// Has the packager told anew when the publisher says something else of light, and the codec does not know better.
+    pub(super) fn heed_light(&mut self) {
+        if self.light == self.announced_light {
+            return;
+        }
+        let seen = |light| self.configuration.clone().map(|configuration| configuration.with_light(light));
+        if seen(self.light) != seen(self.announced_light) {
+            self.is_announced = false;
+        }
+        self.announced_light = self.light;
     }
 
     pub(super) fn timescale(&self) -> Timescale {
@@ -71,13 +111,13 @@ impl TrackState {
         sample_rate.and_then(Timescale::new).unwrap_or(Timescale::VIDEO)
     }
 
-    /// The decode time and the duration of a frame placed at output milliseconds.
-    pub(super) fn pace(&mut self, placed: Placed) -> Timing {
+    /// The decode time and the duration of a frame placed at output milliseconds; of sound, which knows its `samples`, the
+    /// duration is exact.
+    pub(super) fn pace(&mut self, placed: Placed, samples: Option<u32>) -> Timing {
         let scale = u64::from(self.timescale().ticks_per_second());
         let target = (u64::try_from(placed.output_ms).unwrap_or(0) * scale + 500) / 1000;
-        let frame = self.configuration.as_ref().and_then(Configuration::samples_per_frame);
         let continues = self.pacing.stretch.replace(placed.stretch) == Some(placed.stretch);
-        let timing = match (frame, self.pacing.last) {
+        let timing = match (samples, self.pacing.last) {
             (Some(duration), Some(last)) if continues => {
                 Timing { decode_time: self.pacing.drift.follow(last, target, scale), duration }
             }

@@ -57,7 +57,8 @@ impl Broadcast {
             + dropped.before_first_key
             + dropped.empty
             + dropped.malformed
-            + dropped.early_audio;
+            + dropped.early_audio
+            + dropped.unsupported;
         let mut words = format!("{segments} segments, {samples} samples, {bytes} bytes so far");
         for (count, what) in [(gaps, "gaps"), (dropped, "messages left out")] {
             if count > 0 {

@@ -310,18 +310,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         let parsed = match kind {
             MessageKind::Audio => flv::parse_audio(*timestamp, body),
             MessageKind::Video => flv::parse_video(*timestamp, body),
-            MessageKind::Data => flv::parse_data(*timestamp, body),
+            MessageKind::Data => flv::parse_data(*timestamp, body).map(flv::Tags::from),
         };
         match parsed {
-            Ok(Some(tag)) => {
-                if let TagBody::Metadata(metadata) = &tag.body
-                    && let Some(encoder) = &metadata.encoder
-                {
-                    live.broadcast.set_source(source(self.peer, Some(&printable(encoder))));
+            Ok(tags) => {
+                for tag in tags {
+                    if let TagBody::Metadata(metadata) = &tag.body
+                        && let Some(encoder) = &metadata.encoder
+                    {
+                        live.broadcast.set_source(source(self.peer, Some(&printable(encoder))));
+                    }
+                    live.broadcast.handle_tag(tag);
                 }
-                live.broadcast.handle_tag(tag);
             }
-            Ok(None) => {}
             Err(error) => {
                 // One line a publisher: a codec that we lack comes again with each frame.
                 if live.bad_tags == 0 {

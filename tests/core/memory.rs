@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use upscope::action::{Action, ObjectKind, StreamName};
 use upscope::flv::file::FileTags;
-use upscope::flv::{Tag, parse_audio, parse_data, parse_video};
+use upscope::flv::{Tag, Tags, parse_audio, parse_data, parse_video};
 use upscope::hls::Window;
 use upscope::media::Moment;
 use upscope::packager::{Packager, Settings};
@@ -146,7 +146,7 @@ impl Broadcast {
     /// Pushes the tags of an FLV file.
     pub(crate) fn push(&mut self, flv: &Bytes) {
         for tag in FileTags::new(flv).unwrap() {
-            if let Ok(Some(tag)) = tag.unwrap().parse() {
+            for tag in tag.unwrap().parse().into_iter().flatten() {
                 self.tag(tag);
             }
         }
@@ -174,9 +174,9 @@ impl Broadcast {
                 let parsed = match message.kind {
                     MessageKind::Audio => parse_audio(message.timestamp, &message.body),
                     MessageKind::Video => parse_video(message.timestamp, &message.body),
-                    MessageKind::Data => parse_data(message.timestamp, &message.body),
+                    MessageKind::Data => parse_data(message.timestamp, &message.body).map(Tags::from),
                 };
-                if let Ok(Some(tag)) = parsed {
+                for tag in parsed.into_iter().flatten() {
                     self.tag(tag);
                 }
             }

@@ -1,8 +1,7 @@
-//! Access units: one cheap walk over the headers of their NAL units, and the form in which CMAF wants them.
-
-use bytes::{BufMut, Bytes, BytesMut};
+//! Access units: one cheap walk over the headers of their NAL units.
 
 use crate::codec::Error;
+use crate::codec::nal::{Units, WithoutEmulation};
 
 /// What an access unit's NAL unit headers tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,7 +13,7 @@ pub struct AccessUnit {
     /// `recovery_frame_cnt` of a recovery point SEI: decoding that starts here shows right pictures after so many frames
     /// (0 at the I picture of an open GOP, more with intra refresh).
     pub recovery_frame_count: Option<u32>,
-    /// It holds a unit of no bytes (or padding at the end), which [`normalise`] takes out.
+    /// It holds a unit of no bytes (or padding at the end), which `normalise` takes out.
     pub has_empty_unit: bool,
     /// It holds an SPS or PPS, which an `avc1` track should have in its header only.
     pub has_parameter_set: bool,
@@ -53,68 +52,9 @@ pub fn inspect(data: &[u8], nal_length_size: u8) -> Result<AccessUnit, Error> {
     Ok(found)
 }
 
-/// The access unit with 4-byte lengths and without empty units: the same slice when that is what it is already. Units from
-/// a broken length on are left out; [`inspect`] refuses such an access unit.
-pub fn normalise(data: &Bytes, nal_length_size: u8) -> Bytes {
-    let is_filled = |unit: Result<&[u8], Error>| unit.is_ok_and(|unit| !unit.is_empty());
-    if nal_length_size == 4 && Units::new(data, nal_length_size).all(is_filled) {
-        return data.clone();
-    }
-    let units = || Units::new(data, nal_length_size).map_while(Result::ok).filter(|unit| !unit.is_empty());
-    let mut normal = BytesMut::with_capacity(units().map(|unit| 4 + unit.len()).sum());
-    for unit in units() {
-        let length = u32::try_from(unit.len()).expect("a unit whose length was read from at most 4 bytes");
-        normal.put_u32(length);
-        normal.put_slice(unit);
-    }
-    normal.freeze()
-}
-
-/// The NAL units of an access unit in the length-prefixed form of ISO/IEC 14496-15 §5.3.2. A run of fewer zero bytes than a
-/// length has, at the very end, counts as an empty unit.
-struct Units<'a> {
-    rest: &'a [u8],
-    length_size: usize,
-}
-
-impl<'a> Units<'a> {
-    fn new(data: &'a [u8], nal_length_size: u8) -> Self {
-        debug_assert!(matches!(nal_length_size, 1 | 2 | 4));
-        Self { rest: data, length_size: nal_length_size.into() }
-    }
-
-    fn broken(&mut self) -> Option<Result<&'a [u8], Error>> {
-        self.rest = &[];
-        Some(Err(Error::CutShort("last NAL unit")))
-    }
-}
-
-impl<'a> Iterator for Units<'a> {
-    type Item = Result<&'a [u8], Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let Some((length, rest)) = self.rest.split_at_checked(self.length_size) else {
-            if self.rest.iter().any(|&byte| byte != 0) {
-                return self.broken();
-            }
-            self.rest = &[];
-            return Some(Ok(&[]));
-        };
-        let length = length.iter().fold(0, |length, &byte| length << 8 | usize::from(byte));
-        let Some((unit, rest)) = rest.split_at_checked(length) else {
-            return self.broken();
-        };
-        self.rest = rest;
-        Some(Ok(unit))
-    }
-}
-
 /// `recovery_frame_cnt` of the recovery point message in an SEI NAL unit's payload (H.264 §7.3.2.3, §D.1.8), if it has one.
 fn recovery_frame_count(payload: &[u8]) -> Option<u32> {
-    let mut bytes = WithoutEmulation { rest: payload, zeros: 0 };
+    let mut bytes = WithoutEmulation::new(payload);
     loop {
         let payload_type = ff_coded(&mut bytes)?;
         let payload_size = ff_coded(&mut bytes)?;
@@ -151,26 +91,6 @@ fn unsigned_exp_golomb(bytes: impl Iterator<Item = u8>) -> Option<u32> {
     Some(value - 1)
 }
 
-/// The bytes of an RBSP: those of a NAL unit without each `03` that follows two zeros (H.264 §7.3.1).
-struct WithoutEmulation<'a> {
-    rest: &'a [u8],
-    zeros: u8,
-}
-
-impl Iterator for WithoutEmulation<'_> {
-    type Item = u8;
-
-    fn next(&mut self) -> Option<u8> {
-        let mut byte = *self.rest.split_off_first()?;
-        if self.zeros >= 2 && byte == 3 {
-            self.zeros = 0;
-            byte = *self.rest.split_off_first()?;
-        }
-        self.zeros = if byte == 0 { self.zeros.saturating_add(1) } else { 0 };
-        Some(byte)
-    }
-}
-
 const IDR_SLICE: u8 = 5;
 const SEI: u8 = 6;
 const SPS: u8 = 7;
@@ -181,9 +101,11 @@ const RECOVERY_POINT: usize = 6;
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::codec::nal::normalise;
     use crate::codec::samples::hex;
 
     #[test]

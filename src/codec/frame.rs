@@ -1,0 +1,70 @@
+//! What one message of coded media is to those who package it.
+
+use bytes::Bytes;
+
+use super::{Configuration, Error, av1, avc, hevc, nal, opus, vp9};
+
+/// A coded picture, or sound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Decoding can start here.
+    pub is_sync: bool,
+    /// A sync sample of an open GOP: pictures that follow it may be shown before it and need earlier ones.
+    pub is_open_gop: bool,
+    /// Sound: how many samples it decodes to, per channel; never 0.
+    pub samples: Option<u32>,
+    /// The bytes, as CMAF wants them.
+    pub data: Bytes,
+}
+
+impl Configuration {
+    /// Looks into the coded `data` of one message, which the publisher called a key frame or not. `None` when it holds
+    /// nothing that could be shown or heard.
+    ///
+    /// # Errors
+    /// When no decoder could use it.
+    pub fn inspect(&self, data: Bytes, is_called_key: bool) -> Result<Option<Frame>, Error> {
+        let sound =
+            |samples| Some(Frame { is_sync: true, is_open_gop: false, samples: Some(samples), data: data.clone() });
+        match self {
+            Self::Avc(configuration) => {
+                let lengths = configuration.nal_length_size();
+                let unit = avc::inspect(&data, lengths)?;
+                Ok(unit.has_slice.then(|| Frame {
+                    is_sync: unit.has_idr || is_called_key,
+                    is_open_gop: is_called_key && !unit.has_idr,
+                    samples: None,
+                    data: if lengths == 4 && !unit.has_empty_unit { data } else { nal::normalise(&data, lengths) },
+                }))
+            }
+            Self::Hevc(configuration) => {
+                let lengths = configuration.nal_length_size();
+                let unit = hevc::inspect(&data, lengths)?;
+                Ok(unit.has_slice.then(|| Frame {
+                    is_sync: unit.has_clean_start || unit.has_cra || is_called_key,
+                    is_open_gop: (unit.has_cra || is_called_key) && !unit.has_clean_start,
+                    samples: None,
+                    data: if lengths == 4 && !unit.has_empty_unit { data } else { nal::normalise(&data, lengths) },
+                }))
+            }
+            Self::Av1(_) => {
+                let unit = av1::inspect(&data)?;
+                Ok(unit.has_frame.then(|| Frame {
+                    is_sync: unit.is_key,
+                    is_open_gop: false,
+                    samples: None,
+                    data: av1::normalise(&data),
+                }))
+            }
+            Self::Vp9(_) => {
+                let is_key = vp9::is_key(&data)?;
+                Ok(Some(Frame { is_sync: is_key, is_open_gop: false, samples: None, data }))
+            }
+            Self::Aac(configuration) => Ok(sound(configuration.samples_per_frame())),
+            Self::Mp3(configuration) => Ok(sound(configuration.samples_per_frame())),
+            Self::Opus(_) => Ok(sound(opus::samples(&data)?)),
+            Self::Flac(configuration) => Ok(sound(configuration.samples(&data)?)),
+            Self::Ac3(configuration) => Ok(sound(configuration.samples_per_frame())),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Supplemental enhancement information of H.265 (Annex D) that belongs to the whole stream: the light.
+
+use crate::codec::bits::Bits;
+use crate::codec::nal::WithoutEmulation;
+use crate::codec::{ContentLightLevel, Error, Light, MasteringDisplay};
+
+/// What an SEI NAL unit says of light.
+pub(super) fn light(unit: &[u8]) -> Light {
+    let rbsp: Vec<u8> = WithoutEmulation::new(unit.get(HEADER_BYTES..).unwrap_or_default()).take(MOST_BYTES).collect();
+    let mut rest = &rbsp[..];
+    let mut light = Light::default();
+    while let Some((kind, payload, after)) = message(rest) {
+        rest = after;
+        let mut bits = Bits::new(payload, "SEI");
+        match kind {
+            MASTERING_DISPLAY_COLOUR_VOLUME => light.mastering_display = bits.mastering_display().ok(),
+            CONTENT_LIGHT_LEVEL => light.content_light_level = bits.content_light_level().ok(),
+            _ => {}
+        }
+    }
+    light
+}
+
+/// §7.3.5: type, payload, and what is behind it.
+fn message(mut rest: &[u8]) -> Option<(usize, &[u8], &[u8])> {
+    let [kind, size] = [ff_coded(&mut rest)?, ff_coded(&mut rest)?];
+    let (payload, rest) = rest.split_at_checked(size)?;
+    Some((kind, payload, rest))
+}
+
+fn ff_coded(rest: &mut &[u8]) -> Option<usize> {
+    let mut value = 0;
+    loop {
+        let byte = *rest.split_off_first()?;
+        value += usize::from(byte);
+        if byte != 0xff {
+            return Some(value);
+        }
+    }
+}
+
+impl Bits<'_> {
+    /// §D.2.28: green, blue, red, as in `mdcv`.
+    fn mastering_display(&mut self) -> Result<MasteringDisplay, Error> {
+        let [green, blue, red, white_point] = [self.point()?, self.point()?, self.point()?, self.point()?];
+        Ok(MasteringDisplay {
+            primaries: [green, blue, red],
+            white_point,
+            most_luminance: self.read(32)?,
+            least_luminance: self.read(32)?,
+        })
+    }
+
+    /// §D.2.35.
+    fn content_light_level(&mut self) -> Result<ContentLightLevel, Error> {
+        Ok(ContentLightLevel { most: self.read_u16()?, most_average: self.read_u16()? })
+    }
+
+    fn point(&mut self) -> Result<(u16, u16), Error> {
+        Ok((self.read_u16()?, self.read_u16()?))
+    }
+}
+
+const MASTERING_DISPLAY_COLOUR_VOLUME: usize = 137;
+const CONTENT_LIGHT_LEVEL: usize = 144;
+
+const HEADER_BYTES: usize = 2;
+/// Enough for the messages that concern us; others may be long.
+const MOST_BYTES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::samples::hex;
+
+    #[test]
+    fn light_is_found_behind_other_messages_and_emulation_prevention() {
+        let master =
+            "4e01 0502abcd 8918 33c2 86c4 1d4c 0bb8 84d0 3e80 3d13 4042 00989680 0000030001 90 04 03e8 0190 80";
+        let found = light(&hex(master));
+        let display = found.mastering_display.unwrap();
+        assert_eq!(display.primaries, [(13_250, 34_500), (7_500, 3_000), (34_000, 16_000)]);
+        assert_eq!(
+            (display.white_point, display.most_luminance, display.least_luminance),
+            ((15_635, 16_450), 10_000_000, 1)
+        );
+        assert_eq!(found.content_light_level, Some(ContentLightLevel { most: 1000, most_average: 400 }));
+        assert_eq!(found.colour, None);
+        for nothing in ["", "4e01", "4e01 89", "4e01 8918 33c2", "4e01 ffffff"] {
+            assert_eq!(light(&hex(nothing)), Light::default(), "{nothing}");
+        }
+    }
+}
