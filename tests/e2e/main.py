@@ -213,7 +213,7 @@ def play_after_the_end(player, page):
 def read_live(url):
     with report.check("ffmpeg: reads live as fast as it comes") as notes:
         began = time.monotonic()
-        progress = output_of(["ffmpeg", "-v", "error", "-xerror", "-nostats", "-progress", "-", "-i", url, "-t", 10, *media.TO_NOWHERE])
+        progress = output_of(["ffmpeg", "-v", "error", "-xerror", "-nostats", "-progress", "-", "-i", url, "-t", 10, *media.to_nowhere("ffmpeg")])
         frames = int(re.findall(rb"frame=(\d+)", progress)[-1])
         # Sound begins a little before the picture, and the last pictures of the ten seconds may still be in the decoder.
         assert 295 <= frames <= 301, f"{frames} frames in 10 s of a stream with 30 a second"
