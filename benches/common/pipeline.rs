@@ -101,7 +101,7 @@ impl Pipeline {
                         MessageKind::Video => flv::parse_video(message.timestamp, &message.body),
                         MessageKind::Data => flv::parse_data(message.timestamp, &message.body),
                     };
-                    if let Some(tag) = parsed? {
+                    for tag in parsed? {
                         self.packager.handle_tag(tag, moment(now_ms));
                     }
                 }

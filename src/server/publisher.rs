@@ -310,7 +310,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         let parsed = match kind {
             MessageKind::Audio => flv::parse_audio(*timestamp, body),
             MessageKind::Video => flv::parse_video(*timestamp, body),
-            MessageKind::Data => flv::parse_data(*timestamp, body).map(flv::Tags::from),
+            MessageKind::Data => flv::parse_data(*timestamp, body),
         };
         match parsed {
             Ok(tags) => {
