@@ -43,7 +43,7 @@ fn a_message_costs_little_heap_and_its_bytes_are_copied_once() {
             println!(
                 "{profile:?}, read by {}: a message {:.3} allocations, {:.3} reallocations, {:.3} actions, {:.3} \
                  batches; {:.3} bytes allocated for each byte of input",
-                piece_bytes.map_or("message".to_owned(), |bytes| format!("{bytes} bytes")),
+                piece_bytes.map_or_else(|| "message".to_owned(), |bytes| format!("{bytes} bytes")),
                 allocations / messages,
                 reallocations / messages,
                 actions / messages,
