@@ -32,6 +32,8 @@ pub struct Cadence {
 pub(super) struct Candidate {
     /// The segment's length if it ends before the sample.
     pub(super) length_us: u64,
+    /// How much longer another rendition's segment will be.
+    pub(super) head_start_us: u64,
     /// How long the sample lasts, as far as is known.
     pub(super) sample_us: u64,
     /// From the last sync sample to this one.
@@ -65,6 +67,11 @@ impl Cadence {
         seconds * 1_000_000 + ROUNDING_US
     }
 
+    /// By how much another rendition's segment may be longer than the leader's of the wanted length, in microseconds.
+    pub(super) fn most_head_start_us(&self) -> u64 {
+        self.limit_us().saturating_sub(self.wanted_us)
+    }
+
     /// Fixes the target duration by the first segment's duration. It never changes again (RFC 8216bis 6.2.1).
     pub(super) fn fix(&mut self, first_us: u64) {
         let rounded_s = (first_us + 500_000) / 1_000_000;
@@ -74,12 +81,12 @@ impl Cadence {
 
     /// Whether the segment ends before the sample.
     pub(super) fn is_cut(&mut self, candidate: Candidate) -> bool {
-        let Candidate { length_us, sample_us, gop_us, is_sync, bytes, samples } = candidate;
+        let Candidate { length_us, head_start_us, sample_us, gop_us, is_sync, bytes, samples } = candidate;
         if bytes > SEGMENT_BYTES || samples > SEGMENT_SAMPLES {
             return true;
         }
         if !is_sync {
-            return length_us + sample_us > self.limit_us();
+            return length_us + head_start_us + sample_us > self.limit_us();
         }
         // OBS's key frames land at 1999, 3999 … ms: half a frame of tolerance. When key frames are rare, one that is a
         // little early is nearer to the wanted length than the next one.
@@ -89,6 +96,9 @@ impl Cadence {
             return true;
         }
         self.longest_gop_us = self.longest_gop_us.max(gop_us);
+        if length_us + head_start_us + sample_us > self.limit_us() {
+            return true;
+        }
         // Another GOP would not fit: better a short segment here than a cut in the middle of the next GOP.
         self.target_duration_s.is_some()
             && length_us >= self.wanted_us / 4
@@ -112,6 +122,7 @@ mod tests {
             let is_sync = keys.next_if(|key| *key <= time_us).is_some();
             let candidate = Candidate {
                 length_us: time_us - start_us,
+                head_start_us: 0,
                 sample_us: FRAME_US,
                 gop_us: time_us - key_us,
                 is_sync,

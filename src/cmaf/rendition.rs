@@ -5,13 +5,16 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use crate::isobmff::{self, MovieFragment};
-use crate::media::{Sample, Track, TrackId};
+use crate::media::{Sample, Timescale, Track, TrackId};
 
 use super::{Chunk, Header, Output, Segment};
 
 /// A chunk is written once it holds this many bytes: what a broadcast keeps in memory is bounded by this and not by
 /// its segments' length.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// The shortest gap, in microseconds: where a rendition has nothing for a very short segment of the others.
+const SHORTEST_GAP_US: u64 = 1_000;
 
 /// Room for the boxes of several chunks, in bytes.
 const BOXES_BYTES: usize = 8 << 10;
@@ -28,6 +31,8 @@ pub(super) enum Queued {
 #[derive(Debug)]
 pub(super) struct Rendition {
     track: Track,
+    /// The timescale of what comes next; `track`'s unless another track is queued.
+    pub(super) incoming_timescale: Timescale,
     /// The header in use, once one was needed.
     header: Option<u32>,
     /// `track` is not yet the header's.
@@ -47,6 +52,8 @@ pub(super) struct Rendition {
     start: Option<u64>,
     /// Where it starts in ticks if no sample comes to decide.
     earliest: u64,
+    /// Where the segment before it ended, in ticks: nothing is decoded earlier.
+    floor: u64,
     is_discontinuous: bool,
     /// Discontinuities of the broadcast up to and before the open segment.
     pub(super) discontinuities: u64,
@@ -67,8 +74,17 @@ pub(super) struct Rendition {
 }
 
 impl Rendition {
-    pub(super) fn new(track: Track) -> Self {
+    /// A rendition that joins a broadcast: its first segment is beside the other's open one.
+    pub(super) fn beside(other: &Self, track: Track) -> Self {
+        let Self { number, is_discontinuous, discontinuities, .. } = *other;
+        Self { number, is_discontinuous, discontinuities, ..Self::new(track, other.opens_at_us()) }
+    }
+
+    /// A broadcast's first rendition. Its first segment starts at or after `earliest_us`.
+    pub(super) fn new(track: Track, earliest_us: u64) -> Self {
+        let earliest = track.timescale.ticks(earliest_us);
         Self {
+            incoming_timescale: track.timescale,
             track,
             header: None,
             header_is_due: true,
@@ -78,7 +94,8 @@ impl Rendition {
             has_begun: false,
             number: 0,
             start: None,
-            earliest: 0,
+            earliest,
+            floor: 0,
             is_discontinuous: false,
             discontinuities: 0,
             is_independent: true,
@@ -108,10 +125,53 @@ impl Rendition {
         self.track.timescale.ticks(micros)
     }
 
-    /// The samples from here on have this configuration. Only between two segments.
+    /// A configuration that is to come: at once where a segment may start anew, otherwise behind what is queued.
+    pub(super) fn announce(&mut self, track: Track) {
+        self.incoming_timescale = track.timescale;
+        if let Some(Queued::Track(last)) = self.queue.back_mut() {
+            *last = track;
+        } else if self.queue.is_empty() && (self.starts_anew() || self.track == track) {
+            self.set_track(track);
+        } else {
+            self.queue.push_back(Queued::Track(track));
+        }
+    }
+
+    /// When the first sample that is queued is decoded, in microseconds.
+    pub(super) fn queued_since_us(&self) -> Option<u64> {
+        let mut timescale = self.track.timescale;
+        self.queue.iter().find_map(|queued| match queued {
+            Queued::Track(track) => {
+                timescale = track.timescale;
+                None
+            }
+            Queued::Sample(sample) => Some(timescale.micros(sample.decode_time)),
+        })
+    }
+
+    /// The samples from here on have this configuration. Only where a segment starts anew.
     pub(super) fn set_track(&mut self, track: Track) {
+        if self.track.timescale != track.timescale {
+            self.floor = track.timescale.ticks(self.micros(self.floor)) + 1;
+            self.earliest = track.timescale.ticks(self.micros(self.earliest));
+        }
         self.header_is_due |= self.track != track || self.header.is_none();
         self.track = track;
+    }
+
+    /// The configuration of the open segment.
+    pub(super) fn track(&self) -> &Track {
+        &self.track
+    }
+
+    /// The open segment is empty and does not go on where one before it ended.
+    pub(super) fn starts_anew(&self) -> bool {
+        self.is_empty() && self.start.is_none()
+    }
+
+    /// A sample so early belongs to a segment that is closed.
+    pub(super) fn is_late(&self, sample: &Sample) -> bool {
+        self.is_empty() && sample.decode_time + u64::from(sample.duration / 2) < self.start.unwrap_or(self.floor)
     }
 
     /// The open segment holds no sample.
@@ -132,6 +192,22 @@ impl Rendition {
         self.start
     }
 
+    /// Where the open segment starts at the earliest, in ticks.
+    pub(super) fn opens_at(&self) -> u64 {
+        self.start.unwrap_or_else(|| self.earliest.max(self.floor))
+    }
+
+    /// Where the open segment starts at the earliest, in microseconds.
+    pub(super) fn opens_at_us(&self) -> u64 {
+        self.micros(self.opens_at())
+    }
+
+    /// The open segment, if nothing decided yet where it starts, starts at `start_us`.
+    pub(super) fn start_at(&mut self, start_us: u64) {
+        let start = self.ticks(start_us).max(self.floor);
+        self.start.get_or_insert(start);
+    }
+
     /// The end of the last sample of the open segment if nothing comes behind it, in ticks.
     pub(super) fn nominal_end(&self) -> Option<u64> {
         self.pending.last().map(Sample::end_time).or(self.start)
@@ -141,8 +217,8 @@ impl Rendition {
     pub(super) fn push(&mut self, mut sample: Sample, outputs: &mut VecDeque<Output>) {
         match self.pending.last_mut() {
             Some(last) => {
-                let step = sample.decode_time.saturating_sub(last.decode_time).max(1);
-                last.duration = u32::try_from(step).unwrap_or(u32::MAX);
+                delay(&mut sample, last.decode_time + 1);
+                last.duration = duration(last.decode_time, sample.decode_time);
                 if self.pending_bytes >= CHUNK_BYTES {
                     self.flush(outputs);
                 }
@@ -152,11 +228,8 @@ impl Rendition {
                     self.presentation_delay = sample.composition_offset;
                 }
                 // The segment starts where the one before ended, wherever its first sample is shown.
-                let start = *self.start.get_or_insert(sample.decode_time);
-                let moved = sample.decode_time.cast_signed() - start.cast_signed();
-                let offset = i64::from(sample.composition_offset) + moved;
-                sample.composition_offset = i32::try_from(offset).unwrap_or(0);
-                sample.decode_time = start;
+                let start = *self.start.get_or_insert_with(|| sample.decode_time.max(self.floor));
+                decode_at(&mut sample, start);
                 self.is_independent = sample.is_sync && !sample.is_open_gop;
             }
         }
@@ -169,14 +242,13 @@ impl Rendition {
     /// otherwise a gap. The next one starts there.
     pub(super) fn close(&mut self, end: Option<u64>, outputs: &mut VecDeque<Output>) {
         if let (Some(last), Some(end)) = (self.pending.last_mut(), end) {
-            let step = end.saturating_sub(last.decode_time).max(1);
-            last.duration = u32::try_from(step).unwrap_or(u32::MAX);
+            last.duration = duration(last.decode_time, end);
         }
         self.flush(outputs);
-        let start = self.start.unwrap_or(self.earliest);
+        let start = self.opens_at();
         let is_gap = self.samples == 0;
         if is_gap {
-            self.duration = end.unwrap_or(start).saturating_sub(start);
+            self.duration = end.unwrap_or(start).saturating_sub(start).max(self.ticks(SHORTEST_GAP_US));
         }
         let end = start + self.duration;
         let middle = self.durations.len() / 2;
@@ -199,6 +271,7 @@ impl Rendition {
         }
         self.number += 1;
         self.start = self.has_begun.then_some(end);
+        self.floor = self.floor.max(end);
         self.is_discontinuous = false;
         self.durations.clear();
         self.bytes = 0;
@@ -210,12 +283,8 @@ impl Rendition {
     pub(super) fn break_off(&mut self, earliest: u64) {
         self.start = None;
         self.earliest = earliest;
+        // A segment that was broken off and stayed empty is broken off once.
         self.discontinuities += u64::from(!self.is_discontinuous);
-        self.is_discontinuous = true;
-    }
-
-    /// The open segment, the first of a track that joins, stands behind a discontinuity of the others, already counted.
-    pub(super) fn mark_discontinuous(&mut self) {
         self.is_discontinuous = true;
     }
 
@@ -252,5 +321,25 @@ impl Rendition {
         self.pending_bytes = 0;
         self.has_begun = true;
         outputs.push_back(Output::Chunk(Chunk { track: self.track.id, segment: self.number, body }));
+    }
+}
+
+/// Ticks from a sample to the next, at least one.
+fn duration(from: u64, to: u64) -> u32 {
+    u32::try_from(to.saturating_sub(from).max(1)).unwrap_or(u32::MAX)
+}
+
+/// Has the sample decoded at `decode_time` and shown when it was.
+fn decode_at(sample: &mut Sample, decode_time: u64) {
+    let moved = sample.decode_time.cast_signed() - decode_time.cast_signed();
+    let offset = i64::from(sample.composition_offset) + moved;
+    sample.composition_offset = i32::try_from(offset).unwrap_or(0);
+    sample.decode_time = decode_time;
+}
+
+/// Has the sample decoded at `earliest` or later.
+fn delay(sample: &mut Sample, earliest: u64) {
+    if sample.decode_time < earliest {
+        decode_at(sample, earliest);
     }
 }

@@ -1,5 +1,7 @@
 //! Cuts the tracks of a broadcast into segments that stay aligned.
 
+mod follow;
+
 use std::collections::VecDeque;
 
 use crate::media::{Cause, Epoch, Item, Sample, Track, TrackId, TrackKind};
@@ -14,11 +16,14 @@ const PATIENCE_US: u64 = 6_000_000;
 /// The longest that any track is waited for, in microseconds.
 const LONGEST_PATIENCE_US: u64 = 15_000_000;
 
-/// The shortest gap, in microseconds: where a rendition has nothing for the last, short segment of the others.
-const SHORTEST_GAP_US: u64 = 1_000;
+/// How far behind a cut the nearest boundary of audio frames may be, in microseconds: half a frame of HE-AAC at 16 kHz.
+const NEAREST_BOUNDARY_US: u64 = 64_000;
 
 /// The most samples that wait for the leading track; beyond it they go on without it.
 const QUEUED_SAMPLES: usize = 4_096;
+
+/// The longest time from decoding to showing that audio cuts take into account, in microseconds.
+const LONGEST_DELAY_US: i64 = 1_000_000;
 
 /// The most bytes that wait for the leading track.
 const QUEUED_BYTES: usize = 4 << 20;
@@ -38,6 +43,9 @@ pub struct Segmenter {
     /// The end of what was received of any track, in microseconds.
     front_us: u64,
     last_sync_us: u64,
+    /// From the leader's decoding to its showing, in microseconds, as at its first sample since a break. It stays until
+    /// the next one, so that the followers' segments are as long as the leader's.
+    delay_us: i64,
     /// The next epoch starts on a clean slate.
     is_flushed: bool,
     dropped_late: u64,
@@ -49,6 +57,8 @@ pub struct Segmenter {
 #[derive(Debug, Clone, Copy)]
 struct Cut {
     number: u64,
+    /// When the leader's segment starts and ends as shown, in microseconds.
+    since_us: u64,
     at_us: u64,
     /// The segment behind it starts with a discontinuity.
     is_break: bool,
@@ -65,6 +75,7 @@ impl Segmenter {
             horizon_us: 0,
             front_us: 0,
             last_sync_us: 0,
+            delay_us: 0,
             is_flushed: false,
             dropped_late: 0,
             longest_gop_us: 0,
@@ -116,32 +127,27 @@ impl Segmenter {
             return;
         }
         self.is_flushed = true;
-        let limit_us = self.cadence.limit_us();
-        while let Some(waiting_us) = self.renditions[1..].iter().map(|follower| follower.received_us).max()
-            && waiting_us > self.open_since_us() + limit_us
-            && self.renditions[1..].iter().any(|follower| !follower.queue.is_empty())
-        {
-            self.cut_without_leader();
-        }
-        for position in 1..self.renditions.len() {
-            self.follow(position, haste);
-        }
-        if let Some(first_us) = self.longest_open_us(None) {
-            self.cadence.fix(first_us);
-        }
+        let head_start_us = self.head_start_us();
+        let received_us = self.renditions.iter().map(|rendition| rendition.received_us).max().unwrap_or(0);
+        let first_us = (received_us + head_start_us).saturating_sub(self.renditions[0].opens_at_us());
+        self.cadence.fix(first_us.min(self.cadence.limit_us()));
+        self.follow_hastily(haste);
         let number = self.renditions[0].number;
         let end_us = self.renditions.iter().filter_map(|r| Some(r.micros(r.nominal_end()?))).max().unwrap_or(0);
-        let is_open = self.renditions.iter().any(|rendition| !rendition.is_empty());
+        let open = self.renditions.iter().filter(|rendition| !rendition.is_empty());
+        let since_us = open.map(Rendition::opens_at_us).min();
         for rendition in &mut self.renditions {
             let is_gap = rendition.is_empty();
-            if is_gap && is_open && haste == Haste::Interrupt {
-                let end =
-                    rendition.ticks(end_us).max(rendition.start().unwrap_or(0) + rendition.ticks(SHORTEST_GAP_US));
-                rendition.close(Some(end), &mut self.outputs);
+            if is_gap
+                && let Some(since_us) = since_us
+                && haste == Haste::Interrupt
+            {
+                rendition.start_at(since_us);
+                rendition.close(Some(rendition.ticks(end_us)), &mut self.outputs);
             } else if !is_gap {
                 rendition.close(None, &mut self.outputs);
             }
-            rendition.number = number + u64::from(is_open);
+            rendition.number = number + u64::from(since_us.is_some());
         }
         self.cuts.clear();
         self.breaks.clear();
@@ -149,7 +155,10 @@ impl Segmenter {
 
     fn handle_epoch(&mut self, epoch: Epoch) {
         match epoch.cause {
-            Cause::Jump => self.breaks.push_back(epoch.start_us),
+            Cause::Jump => {
+                let position = self.breaks.partition_point(|other| *other < epoch.start_us);
+                self.breaks.insert(position, epoch.start_us);
+            }
             Cause::Publish => {
                 self.interrupt();
                 if self.is_flushed {
@@ -159,6 +168,7 @@ impl Segmenter {
                     }
                 }
                 self.is_flushed = false;
+                self.delay_us = 0;
                 self.horizon_us = epoch.start_us;
                 self.front_us = epoch.start_us;
             }
@@ -166,32 +176,22 @@ impl Segmenter {
     }
 
     fn handle_track(&mut self, track: Track) {
-        if let Some(position) = self.renditions.iter().position(|rendition| rendition.id() == track.id) {
-            let rendition = &mut self.renditions[position];
-            if rendition.is_empty() && rendition.queue.is_empty() {
-                rendition.set_track(track);
-            } else {
-                rendition.queue.push_back(Queued::Track(track));
-            }
+        if let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.id() == track.id) {
+            rendition.announce(track);
             return;
         }
         let leads = match self.renditions.first() {
             None => true,
             Some(leader) => track.id.kind == TrackKind::Video && leader.id().kind == TrackKind::Audio,
         };
-        let mut joining = Rendition::new(track);
         // Pictures that join a broadcast which sound has led lead from here on: sound is cut where they begin.
-        let is_break = leads && self.renditions.first().is_some_and(|leader| !leader.is_empty());
-        if is_break {
-            self.cut(self.front_us, None, true);
+        if leads && self.renditions.first().is_some_and(|leader| !leader.is_empty()) {
+            self.break_off(self.front_us, 0);
         }
-        if let Some(leader) = self.renditions.first() {
-            joining.number = leader.number;
-            joining.discontinuities = leader.discontinuities;
-        }
-        if is_break {
-            joining.mark_discontinuous();
-        }
+        let joining = match self.renditions.first() {
+            Some(leader) => Rendition::beside(leader, track),
+            None => Rendition::new(track, self.horizon_us),
+        };
         let position = if leads { 0 } else { self.renditions.len() };
         self.renditions.insert(position, joining);
     }
@@ -199,7 +199,7 @@ impl Segmenter {
     fn handle_sample(&mut self, id: TrackId, sample: Sample) {
         let Some(position) = self.renditions.iter().position(|rendition| rendition.id() == id) else { return };
         let rendition = &mut self.renditions[position];
-        let end_us = rendition.micros(sample.end_time());
+        let end_us = rendition.incoming_timescale.micros(sample.end_time());
         rendition.received_us = rendition.received_us.max(end_us);
         self.front_us = self.front_us.max(end_us);
         rendition.lag_us = rendition.lag_us.max(self.front_us - end_us);
@@ -218,15 +218,18 @@ impl Segmenter {
 
     /// Takes the leader's next sample: this is where cuts are decided.
     fn lead(&mut self, sample: Sample) {
-        let limit_us = self.cadence.limit_us();
+        let head_start_us = self.head_start_us();
+        let limit_us = self.limit_us();
+        let is_continued = self.is_continued();
         let leader = &mut self.renditions[0];
-        let time_us = leader.micros(sample.decode_time);
-        let shown_us = leader.micros(sample.presentation_time());
+        let time_us = leader.incoming_timescale.micros(sample.decode_time);
         if time_us < self.horizon_us && leader.has_begun && leader.is_empty() {
             // The leader was given up on for this time.
             self.dropped_late += 1;
             return;
         }
+        let shown_us = leader.incoming_timescale.micros(sample.presentation_time());
+        let delay_us = (shown_us.cast_signed() - time_us.cast_signed()).clamp(0, LONGEST_DELAY_US);
         let gop_us = time_us.saturating_sub(self.last_sync_us);
         if sample.is_sync {
             if self.last_sync_us > 0 && leader.has_begun {
@@ -240,12 +243,12 @@ impl Segmenter {
             _ => None,
         };
         if is_break_due || new_track.is_some() {
-            let at_us = match self.breaks.front() {
+            let break_us = match self.breaks.front() {
                 Some(at_us) if is_break_due => *at_us,
-                _ => shown_us,
+                _ => time_us,
             };
             while self.breaks.pop_front_if(|at_us| *at_us <= time_us).is_some() {}
-            self.cut(at_us, None, true);
+            self.break_off(break_us, delay_us);
             if let Some(track) = new_track {
                 self.renditions[0].set_track(track);
             }
@@ -253,6 +256,7 @@ impl Segmenter {
             let start = leader.start().unwrap_or(sample.decode_time);
             let candidate = Candidate {
                 length_us: time_us.saturating_sub(leader.micros(start)),
+                head_start_us,
                 sample_us: leader.micros(u64::from(sample.duration)),
                 gop_us,
                 is_sync: sample.is_sync,
@@ -260,68 +264,109 @@ impl Segmenter {
                 samples: leader.samples(),
             };
             if candidate.length_us > limit_us {
-                self.bridge(sample.decode_time, shown_us);
+                self.bridge(sample.decode_time);
+                self.cut(time_us, Some(sample.decode_time), false);
             } else if self.cadence.is_cut(candidate) {
-                self.cut(shown_us, Some(sample.decode_time), false);
+                self.cut(time_us, Some(sample.decode_time), false);
             }
-        } else if let Some(start) = leader.start()
-            && time_us > leader.micros(start) + limit_us
-        {
-            self.bridge(sample.decode_time, shown_us);
+        } else if is_continued && time_us > leader.opens_at_us() + limit_us {
+            self.bridge(sample.decode_time);
+            self.cut(time_us, Some(sample.decode_time), false);
+        }
+        if self.renditions[0].starts_anew() {
+            self.delay_us = delay_us;
         }
         self.renditions[0].push(sample, &mut self.outputs);
         self.horizon_us = self.horizon_us.max(time_us);
     }
 
-    /// Ends the leader's open segment at `end` ticks, or where its last sample nominally ends.
-    fn cut(&mut self, at_us: u64, end: Option<u64>, is_break: bool) {
-        if let Some(first_us) = self.longest_open_us(Some(at_us)) {
+    /// Ends the leader's open segment at `end` ticks, or where its last sample nominally ends. What is decoded from
+    /// `time_us` on belongs to the next.
+    fn cut(&mut self, time_us: u64, end: Option<u64>, is_break: bool) {
+        let at_us = time_us.saturating_add_signed(self.delay_us);
+        let leader_end_us = end.map(|end| self.renditions[0].micros(end));
+        if let Some(first_us) = self.longest_open_us(at_us, leader_end_us) {
             self.cadence.fix(first_us);
         }
         let leader = &mut self.renditions[0];
         let at_us = self.cuts.back().map_or(at_us, |before| at_us.max(before.at_us + 1));
-        self.cuts.push_back(Cut { number: leader.number, at_us, is_break });
-        let end = end.or_else(|| leader.is_empty().then(|| leader.ticks(at_us)));
+        let since_us = leader.opens_at_us().saturating_add_signed(self.delay_us);
+        self.cuts.push_back(Cut { number: leader.number, since_us, at_us, is_break });
+        let end = end.or_else(|| leader.is_empty().then(|| leader.ticks(time_us)));
         leader.close(end, &mut self.outputs);
         if is_break {
-            leader.break_off(leader.ticks(at_us));
+            leader.break_off(leader.ticks(time_us));
+            self.delay_us = 0;
         }
     }
 
-    /// Fills the time up to `until` ticks, which is too long for one segment, with what the open one holds and gaps.
-    fn bridge(&mut self, until: u64, until_us: u64) {
-        let limit = self.renditions[0].ticks(self.cadence.limit_us());
+    /// Ends the leader's open segment, and lets what is decoded from `time_us` on, and shown `delay_us` later, start anew.
+    fn break_off(&mut self, time_us: u64, delay_us: i64) {
+        self.bridge(self.renditions[0].ticks(time_us));
+        // The others' segments must not become too long by another delay.
+        let most_us = self.delay_us + self.renditions[0].opens_at_us().cast_signed() + self.limit_us().cast_signed();
+        self.delay_us = delay_us.min(most_us - time_us.cast_signed()).max(0);
+        self.cut(time_us, None, true);
+    }
+
+    /// Cuts what is too long for one segment up to `until` ticks into what the open one holds and gaps. The last piece
+    /// stays open.
+    fn bridge(&mut self, until: u64) {
         let step = self.renditions[0].ticks(self.cadence.wanted_us());
-        let delay_us = until_us.saturating_sub(self.renditions[0].micros(until));
-        while let Some(start) = self.renditions[0].start()
-            && until > start + limit
-        {
+        loop {
             let leader = &self.renditions[0];
+            let start = leader.opens_at();
+            if until <= start + leader.ticks(self.limit_us()) {
+                return;
+            }
             let rest = until - start;
             let piece = if rest < 2 * step { rest / 2 } else { step };
             let next = (start + piece).max(leader.nominal_end().unwrap_or(0)).min(until);
-            self.cut(leader.micros(next) + delay_us, Some(next), false);
+            self.cut(leader.micros(next), Some(next), false);
         }
-        self.cut(until_us, Some(until), false);
+    }
+
+    /// The leader's open segment starts where the one before it ended, or has begun for another rendition.
+    fn is_continued(&self) -> bool {
+        let number = self.renditions[0].number;
+        let mut open = self.renditions.iter().filter(|rendition| rendition.number == number);
+        open.any(|rendition| !rendition.starts_anew())
+    }
+
+    /// The longest that the leader's open segment may be, in microseconds.
+    fn limit_us(&self) -> u64 {
+        self.cadence.limit_us() - self.head_start_us()
+    }
+
+    /// How much earlier than the leader's open segment that of another rendition starts, in microseconds.
+    fn head_start_us(&self) -> u64 {
+        let leader = &self.renditions[0];
+        let since_us = leader.opens_at_us().saturating_add_signed(self.delay_us);
+        let head_starts =
+            self.renditions[1..].iter().filter(|follower| follower.number == leader.number).map(|follower| {
+                let queued_us = if follower.starts_anew() { follower.queued_since_us() } else { None };
+                since_us.saturating_sub(queued_us.unwrap_or_else(|| follower.opens_at_us()))
+            });
+        let most_us = self.cadence.most_head_start_us();
+        head_starts.max().unwrap_or(0).min(most_us)
     }
 
     /// Ends the leader's open segment by the followers' time, because the leader is silent.
     fn cut_without_leader(&mut self) {
-        let open_us = self.open_since_us();
         let leader = &self.renditions[0];
+        let open_us = leader.opens_at_us();
         let end_us = (open_us + self.cadence.wanted_us()).max(leader.nominal_end().map_or(0, |end| leader.micros(end)));
         let end = leader.ticks(end_us);
         match self.breaks.pop_front_if(|at_us| *at_us <= end_us) {
-            Some(at_us) => self.cut(at_us, None, true),
-            None => self.cut(end_us, Some(end), false),
+            Some(at_us) => {
+                self.cut(at_us, None, true);
+                self.horizon_us = self.horizon_us.max(at_us);
+            }
+            None => {
+                self.cut(end_us, Some(end), false);
+                self.horizon_us = self.horizon_us.max(end_us);
+            }
         }
-        self.horizon_us = self.horizon_us.max(end_us);
-    }
-
-    /// When the leader's open segment starts, in microseconds.
-    fn open_since_us(&self) -> u64 {
-        let leader = &self.renditions[0];
-        leader.start().map_or(self.horizon_us, |start| leader.micros(start))
     }
 
     /// A follower has waited for the leader long enough.
@@ -338,86 +383,9 @@ impl Segmenter {
                 || follower.queue.iter().map(bytes).sum::<usize>() > QUEUED_BYTES)
     }
 
-    fn follow_all(&mut self) {
-        for position in 1..self.renditions.len() {
-            self.follow(position, Haste::Wait);
-        }
-        let slowest = self.renditions[1..].iter().map(|follower| follower.number).min().unwrap_or(u64::MAX);
-        while self.cuts.pop_front_if(|cut| cut.number < slowest).is_some() {}
-    }
-
-    /// Moves a follower's samples into its segments as far as the leader's cuts are known.
-    fn follow(&mut self, position: usize, haste: Haste) {
-        let limit_us = self.cadence.limit_us();
-        let Self { renditions, cuts, breaks, outputs, .. } = self;
-        let patience_us = patience_us(&renditions[position]);
-        let follower = &mut renditions[position];
-        loop {
-            let cut = cuts.iter().find(|cut| cut.number == follower.number).copied();
-            match (follower.queue.front(), cut) {
-                (Some(Queued::Track(_)), _) if follower.is_empty() => {
-                    if let Some(Queued::Track(track)) = follower.queue.pop_front() {
-                        follower.set_track(track);
-                    }
-                }
-                (Some(Queued::Track(_)), Some(cut)) if cut.is_break => end_follower(follower, cut, None, outputs),
-                (Some(Queued::Track(_)), cut) => {
-                    // A new configuration needs a break of all renditions; the leader cuts at its next sample.
-                    let at_us = follower.nominal_end().map_or(0, |end| follower.micros(end));
-                    match cut {
-                        Some(cut) if at_us + 1 >= cut.at_us || haste != Haste::Wait => {
-                            end_follower(follower, cut, None, outputs);
-                        }
-                        Some(cut) => end_follower(follower, Cut { is_break: true, ..cut }, None, outputs),
-                        None if haste != Haste::Wait => {
-                            follower.queue.pop_front();
-                        }
-                        None => {
-                            if !breaks.contains(&at_us) {
-                                breaks.push_back(at_us);
-                            }
-                            return;
-                        }
-                    }
-                }
-                (Some(Queued::Sample(sample)), Some(cut)) => {
-                    let middle_us = follower.micros(sample.decode_time + u64::from(sample.duration / 2));
-                    if middle_us < cut.at_us {
-                        take(follower, outputs, &mut self.dropped_late);
-                        continue;
-                    }
-                    let end = sample.decode_time;
-                    let start = follower.start().unwrap_or(end);
-                    let length_us = follower.micros(end).saturating_sub(follower.micros(start));
-                    // A hole that is too long for one segment is cut where the leader was cut.
-                    let end = if length_us <= limit_us { end } else { follower.ticks(cut.at_us) };
-                    end_follower(follower, cut, Some(end), outputs);
-                }
-                (Some(Queued::Sample(sample)), None) => {
-                    let is_behind = follower.micros(sample.decode_time) < self.horizon_us;
-                    if haste == Haste::Wait && !is_behind {
-                        return;
-                    }
-                    take(follower, outputs, &mut self.dropped_late);
-                }
-                (None, Some(cut)) => {
-                    let is_given_up = self.front_us > cut.at_us + patience_us;
-                    if haste == Haste::Wait && !is_given_up {
-                        return;
-                    }
-                    if haste == Haste::Finish {
-                        return;
-                    }
-                    let end = follower.ticks(cut.at_us);
-                    end_follower(follower, cut, Some(end), outputs);
-                }
-                (None, None) => return,
-            }
-        }
-    }
-
-    /// The longest open segment in microseconds, if it ends at `at_us` or with its last sample.
-    fn longest_open_us(&self, at_us: Option<u64>) -> Option<u64> {
+    /// The longest open segment in microseconds, if the leader's ends at `leader_end_us` or with its last sample, the
+    /// others' near `at_us`.
+    fn longest_open_us(&self, at_us: u64, leader_end_us: Option<u64>) -> Option<u64> {
         let open = self.renditions.iter().filter(|rendition| rendition.number == self.renditions[0].number);
         let lengths = open.filter_map(|rendition| {
             let start = rendition.start().or_else(|| match rendition.queue.front() {
@@ -425,9 +393,10 @@ impl Segmenter {
                 _ => None,
             })?;
             let is_leader = rendition.id() == self.renditions[0].id();
-            let end_us = match at_us {
-                Some(at_us) if !is_leader => at_us,
-                _ => rendition.micros(rendition.nominal_end()?),
+            let end_us = match leader_end_us {
+                _ if !is_leader => at_us + NEAREST_BOUNDARY_US,
+                Some(end_us) => end_us,
+                None => rendition.micros(rendition.nominal_end()?),
             };
             Some(end_us.saturating_sub(rendition.micros(start)))
         });
@@ -448,25 +417,4 @@ enum Haste {
 /// How long a track is waited for, in microseconds.
 fn patience_us(rendition: &Rendition) -> u64 {
     (rendition.lag_us + PATIENCE_US).min(LONGEST_PATIENCE_US)
-}
-
-/// Moves the follower's first queued sample into its open segment.
-fn take(follower: &mut Rendition, outputs: &mut VecDeque<Output>, dropped_late: &mut u64) {
-    let Some(Queued::Sample(sample)) = follower.queue.pop_front() else { return };
-    let half = u64::from(sample.duration / 2);
-    let is_late = follower.is_empty() && follower.start().is_some_and(|start| sample.decode_time + half < start);
-    if is_late {
-        *dropped_late += 1;
-    } else {
-        follower.push(sample, outputs);
-    }
-}
-
-/// Ends the follower's open segment at a cut of the leader.
-fn end_follower(follower: &mut Rendition, cut: Cut, end: Option<u64>, outputs: &mut VecDeque<Output>) {
-    let end = if cut.is_break && !follower.is_empty() { None } else { end.or_else(|| Some(follower.ticks(cut.at_us))) };
-    follower.close(end, outputs);
-    if cut.is_break {
-        follower.break_off(follower.ticks(cut.at_us));
-    }
 }

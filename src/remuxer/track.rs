@@ -55,6 +55,8 @@ pub(super) struct Timing {
 #[derive(Debug, Default)]
 struct Pacing {
     stretch: Option<u64>,
+    /// What `last` is counted in.
+    timescale: Option<Timescale>,
     last: Option<Timing>,
     drift: Drift,
 }
@@ -112,6 +114,7 @@ impl TrackState {
     /// The decode time and the duration of a frame placed at output milliseconds; of sound, which knows its `samples`, the
     /// duration is exact.
     pub(super) fn pace(&mut self, placed: Placed, samples: Option<u32>) -> Timing {
+        self.pacing.count_in(self.timescale());
         let scale = u64::from(self.timescale().ticks_per_second());
         let target = (u64::try_from(placed.output_ms).unwrap_or(0) * scale + 500) / 1000;
         let continues = self.pacing.stretch.replace(placed.stretch) == Some(placed.stretch);
@@ -134,6 +137,22 @@ impl TrackState {
         };
         self.pacing.last = Some(timing);
         timing
+    }
+}
+
+impl Pacing {
+    /// Counts in these ticks from here on.
+    fn count_in(&mut self, timescale: Timescale) {
+        let before = self.timescale.replace(timescale).unwrap_or(timescale);
+        if before == timescale {
+            return;
+        }
+        self.drift = Drift::default();
+        if let Some(last) = &mut self.last {
+            let end = timescale.ticks(before.micros(last.decode_time + u64::from(last.duration)));
+            last.duration = u32::try_from(timescale.ticks(before.micros(last.duration.into()))).unwrap_or(1).max(1);
+            last.decode_time = end.saturating_sub(last.duration.into());
+        }
     }
 }
 

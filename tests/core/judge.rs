@@ -175,6 +175,7 @@ impl Judge {
         for (number, discontinuity, entry) in playlist.numbered().skip(kept.len()) {
             self.listed += 1;
             self.gaps += usize::from(entry.is_gap);
+            assert!(entry.duration_us > 0, "{key}: {entry:?} lasts 0 s");
             let rounded_s = (entry.duration_us + 500_000) / 1_000_000;
             assert!(rounded_s <= target_duration_s, "{key}: {entry:?} is longer than {target_duration_s} s");
             let aligned = *self.discontinuities.entry((folder.clone(), number)).or_insert(discontinuity);

@@ -12,4 +12,5 @@ pub(crate) mod boxes;
 pub(crate) mod judge;
 pub(crate) mod listing;
 pub(crate) mod memory;
+pub(crate) mod steps;
 pub(crate) mod tags;
