@@ -26,6 +26,7 @@ macro_rules! options {
                 value_name: $value_name,
                 default: $default,
                 help: concat!($($help),+),
+                is_switch: <$type as Value>::IS_SWITCH,
                 allowed: <$type as Value>::allowed,
             }, )+
         ];
@@ -43,6 +44,12 @@ options! {
     "rtmp" => rtmp: Address, "ADDR:PORT" = "[::]:1935";
     /// The folder to write to; any static web server can serve it.
     "out" => out: Folder, "DIR" = "./hls";
+    /// Where broadcasters connect over TLS (RTMPS); needs --tls-cert and --tls-key.
+    "rtmps" => rtmps: OptionalAddress, "ADDR:PORT" = "off";
+    /// The TLS certificate and those that vouch for it, a PEM file; read again when it changes.
+    "tls-cert" => tls_cert: OptionalFile, "FILE" = "none";
+    /// The TLS certificate's private key, a PEM file; read again when it changes.
+    "tls-key" => tls_key: OptionalFile, "FILE" = "none";
     /// Where viewers connect to the built-in web server.
     "http" => http: OptionalAddress, "ADDR:PORT" = "off";
     /// How long a segment is, in seconds; it ends at the first key frame after that.
@@ -55,6 +62,24 @@ options! {
     "grace" => grace: Grace, "TIME" = "30s";
     /// How much later a publisher's bytes may be read so that more come at once; 0 reads whenever bytes come.
     "ingest-delay" => ingest_delay: IngestDelay, "TIME" = "50ms";
+    /// Let anybody publish who reaches the port, not only programs on this machine.
+    "open" => open: Switch, "BOOL" = "false";
+    /// Who may publish: a TOML file of stream keys, as `upscope key new` writes it; read again when it changes.
+    "keys" => keys: OptionalFile, "FILE" = "none";
+    /// Let in names that were signed with this secret, as `upscope key sign` does; @FILE reads it from a file.
+    "sign-key" => sign_key: OptionalSecret, "SECRET" = "none";
+    /// Ask this address whether somebody may publish: it gets JSON by POST, and 2xx lets in.
+    "auth-url" => auth_url: OptionalUrl, "URL" = "none";
+    /// The most connections of broadcasters at the same time.
+    "max-connections" => max_connections: Connections, "COUNT" = "4096";
+    /// The most of them from one address (IPv6: one /64); auto is 128, and no limit for this machine.
+    "max-connections-per-address" => max_connections_per_address: PerAddress, "COUNT" = "auto";
+    /// The most tries to publish from one address in a minute; auto is 60, and no limit for this machine.
+    "max-publish-rate" => max_publish_rate: PerAddress, "COUNT" = "auto";
+    /// The most streams that are published at the same time.
+    "max-streams" => max_streams: Connections, "COUNT" = "1000";
+    /// The most that a stream may bring over 10 seconds, in bits per second (500k, 20M).
+    "max-bitrate" => max_bitrate: OptionalBitrate, "BITRATE" = "off";
     /// How much to log.
     "log" => log: LogLevel, "LEVEL" = "info";
     /// How log lines are written.
@@ -71,6 +96,7 @@ impl Config {
     /// The first value that is not allowed.
     pub fn resolve(given: &Given) -> Result<Self, Error> {
         let config = Self::parse(given)?;
+        config.check_tls(given)?;
         let least = config.segment.0 * u32::from(Self::FEWEST_SEGMENTS);
         match config.window {
             Window::Time(window) if window < least => Err(given.refuse(
@@ -79,6 +105,21 @@ impl Config {
             )),
             _ => Ok(config),
         }
+    }
+
+    /// TLS needs an address, a certificate and its key: all or none.
+    fn check_tls(&self, given: &Given) -> Result<(), Error> {
+        let parts = [
+            ("rtmps", self.rtmps.0.is_some()),
+            ("tls-cert", self.tls_cert.0.is_some()),
+            ("tls-key", self.tls_key.0.is_some()),
+        ];
+        if parts.iter().any(|(_, is_there)| *is_there)
+            && let Some((missing, _)) = parts.iter().find(|(_, is_there)| !is_there)
+        {
+            return Err(given.refuse(missing, "something, as --rtmps, --tls-cert and --tls-key need each other".into()));
+        }
+        Ok(())
     }
 }
 
@@ -93,6 +134,8 @@ pub struct Description {
     pub default: &'static str,
     /// What it means, in one sentence that names the unit.
     pub help: &'static str,
+    /// Whether the flag alone, without a value, means yes.
+    pub is_switch: bool,
     /// What it may be, in words.
     pub allowed: fn() -> String,
 }
@@ -188,13 +231,19 @@ impl Given {
         }
     }
 
+    /// The value that an option has as text, its default included.
+    fn shown(&self, name: &'static str) -> &str {
+        let default = OPTIONS.iter().find(|option| option.name == name).map_or("", |option| option.default);
+        self.text(name, default).0
+    }
+
     fn value<T: Value>(&self, name: &'static str, default: &'static str) -> Result<T, Error> {
         let (text, _) = self.text(name, default);
         T::parse(text.trim()).ok_or_else(|| self.refuse(name, T::allowed()))
     }
 
     fn refuse(&self, name: &'static str, allowed: String) -> Error {
-        let (text, origin) = self.text(name, "");
+        let (text, (_, origin)) = (self.shown(name), self.text(name, ""));
         let place = match origin {
             Origin::Default | Origin::Flag => format!("--{name}"),
             Origin::Variable => variable(name),
@@ -218,6 +267,9 @@ impl std::error::Error for Error {}
 
 /// The value of an option; one that exists is allowed.
 pub trait Value: Sized {
+    /// Whether the flag alone, without a value, means `true`.
+    const IS_SWITCH: bool = false;
+
     /// Reads it, or `None` when it is not allowed.
     fn parse(text: &str) -> Option<Self>;
 
@@ -262,6 +314,149 @@ impl Value for OptionalAddress {
 
     fn allowed() -> String {
         "off, or an IP address and a port, such as [::]:8080 or 127.0.0.1:8080".to_owned()
+    }
+}
+
+/// The path of a file that is read, or `none`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptionalFile(pub Option<PathBuf>);
+
+impl Value for OptionalFile {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "none" => Some(Self(None)),
+            text => Folder::parse(text).map(|Folder(path)| Self(Some(path))),
+        }
+    }
+
+    fn allowed() -> String {
+        "none, or the path of a file".to_owned()
+    }
+}
+
+/// A secret text, `@` and the path of the file that holds it, or `none`. It does not show itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OptionalSecret(pub Option<String>);
+
+impl fmt::Debug for OptionalSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "a secret" } else { "none" })
+    }
+}
+
+impl Value for OptionalSecret {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "none" => Some(Self(None)),
+            "" | "@" => None,
+            text => Some(Self(Some(text.to_owned()))),
+        }
+    }
+
+    fn allowed() -> String {
+        "none, a text, or @ and the path of a file that holds it".to_owned()
+    }
+}
+
+/// An `http://` or `https://` URL, or `none`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptionalUrl(pub Option<String>);
+
+impl Value for OptionalUrl {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "none" {
+            return Some(Self(None));
+        }
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+        let is_url = !rest.is_empty() && !rest.starts_with('/') && rest.chars().all(|c| c.is_ascii_graphic());
+        is_url.then(|| Self(Some(text.to_owned())))
+    }
+
+    fn allowed() -> String {
+        "none, or an address such as http://127.0.0.1:8000/publish or https://example.org/hook".to_owned()
+    }
+}
+
+/// Yes or no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switch(pub bool);
+
+impl Value for Switch {
+    const IS_SWITCH: bool = true;
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "true" | "yes" | "1" => Some(Self(true)),
+            "false" | "no" | "0" => Some(Self(false)),
+            _ => None,
+        }
+    }
+
+    fn allowed() -> String {
+        "true or false".to_owned()
+    }
+}
+
+/// How many there may be at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections(pub usize);
+
+impl Connections {
+    const MOST: usize = 1_000_000;
+}
+
+impl Value for Connections {
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|count| (1..=Self::MOST).contains(count)).map(Self)
+    }
+
+    fn allowed() -> String {
+        format!("1 to {}", Self::MOST)
+    }
+}
+
+/// How many one address may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PerAddress {
+    /// A usual number, but without limit for this machine, where proxies and tests are.
+    Auto,
+    /// As many, for every address.
+    Most(usize),
+}
+
+impl Value for PerAddress {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "auto" => Some(Self::Auto),
+            text => Connections::parse(text).map(|Connections(most)| Self::Most(most)),
+        }
+    }
+
+    fn allowed() -> String {
+        format!("auto, or {}", Connections::allowed())
+    }
+}
+
+/// Bits per second, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OptionalBitrate(pub Option<u64>);
+
+impl Value for OptionalBitrate {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "off" {
+            return Some(Self(None));
+        }
+        let (digits, unit) = match text.chars().last()? {
+            'k' | 'K' => (&text[..text.len() - 1], 1_000),
+            'm' | 'M' => (&text[..text.len() - 1], 1_000_000),
+            _ => (text, 1),
+        };
+        let bits = digits.parse::<u32>().ok().map(|number| u64::from(number) * unit)?;
+        (bits >= 1_000).then_some(Self(Some(bits)))
+    }
+
+    fn allowed() -> String {
+        "off, or at least 1k, such as 500k or 20M".to_owned()
     }
 }
 
@@ -472,6 +667,42 @@ mod tests {
         assert_eq!(segment(&[], &[("UPSCOPE_SEGMENT", "")], Some("segment = 5")), 5);
         assert_eq!(segment(&[], &[], Some("segment = \"6s\"")), 6);
         assert_eq!(segment(&[], &[], Some("")), 2);
+    }
+
+    #[test]
+    fn who_may_publish_is_nobody_from_elsewhere_unless_said() {
+        let config = Config::resolve(&Given::default()).unwrap();
+        assert!(!config.open.0);
+        assert_eq!((&config.keys.0, &config.sign_key.0, &config.auth_url.0), (&None, &None, &None));
+        assert!(Config::resolve(&flags(&[("open", "true")])).unwrap().open.0);
+        let config = Config::resolve(&flags(&[("sign-key", "s3cret"), ("auth-url", "https://example.org/x")])).unwrap();
+        assert_eq!(config.sign_key.0.as_deref(), Some("s3cret"));
+        assert!(!format!("{config:?}").contains("s3cret"));
+        assert!(Config::resolve(&flags(&[("auth-url", "ftp://example.org/x")])).is_err());
+    }
+
+    #[test]
+    fn limits_are_counts_and_rates() {
+        let config = Config::resolve(&flags(&[("max-bitrate", "20M"), ("max-publish-rate", "5")])).unwrap();
+        assert_eq!(config.max_bitrate.0, Some(20_000_000));
+        assert_eq!(config.max_publish_rate, PerAddress::Most(5));
+        assert_eq!(config.max_connections_per_address, PerAddress::Auto);
+        for (name, wrong) in
+            [("max-connections", "0"), ("max-bitrate", "9"), ("max-bitrate", "M"), ("max-streams", "-1")]
+        {
+            assert!(Config::resolve(&flags(&[(name, wrong)])).is_err(), "{name} {wrong}");
+        }
+    }
+
+    #[test]
+    fn tls_is_given_whole_or_not_at_all() {
+        let tls = [("rtmps", ":1936"), ("tls-cert", "c.pem"), ("tls-key", "k.pem")];
+        assert!(Config::resolve(&flags(&tls)).is_ok());
+        for left_out in 0..3 {
+            let some: Vec<_> = tls.iter().enumerate().filter(|(i, _)| *i != left_out).map(|(_, flag)| *flag).collect();
+            let message = refusal(&flags(&some));
+            assert!(message.starts_with(&format!("--{}: ", tls[left_out].0)), "{message}");
+        }
     }
 
     #[test]

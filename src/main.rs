@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use upscope::config::{Config, Given, LogFormat, LogLevel, OPTIONS, variable};
 use upscope::inspect;
-use upscope::server::{Server, WhenTaken, demo};
+use upscope::server::{Server, WhenTaken, auth, demo};
 
 /// The command line or the configuration is wrong.
 const USAGE: u8 = 2;
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     };
     let (job, matches) = match matches.subcommand() {
         Some(("inspect", inspect)) => return inspect_path(inspect),
+        Some(("key", key)) => return make_key(key),
         Some(("demo", demo)) => (Job::Demo, demo),
         Some((_, serve)) => (Job::Serve, serve),
         None => (Job::Serve, &matches),
@@ -78,6 +79,36 @@ fn command() -> Command {
         .subcommand(Command::new("serve").about("Take broadcasts and write HLS (the default)").args(arguments(Job::Serve)))
         .subcommand(Command::new("demo").about("Serve, and show a built-in film as a broadcast").args(arguments(Job::Demo)))
         .subcommand(inspect)
+        .subcommand(key_command())
+}
+
+fn key_command() -> Command {
+    let name =
+        Arg::new("name").value_name("NAME").required(true).help("The public name: APP/NAME, or NAME for live/NAME.");
+    let file = Arg::new("keys")
+        .long("keys")
+        .value_name("FILE")
+        .help("The key file; made if need be.\n[default: keys.toml] [env: UPSCOPE_KEYS]");
+    let secret = Arg::new("sign-key")
+        .long("sign-key")
+        .value_name("SECRET")
+        .help("The secret, or @FILE for a file that holds it.\n[env: UPSCOPE_SIGN_KEY]");
+    let valid_for = Arg::new("for")
+        .long("for")
+        .value_name("TIME")
+        .allow_hyphen_values(true)
+        .help("How long from now it can be used to begin: 90s, 30m, 2h, 7d.\n[default: 2h]");
+    let new = Command::new("new")
+        .about("Make a stream key: prints it, this once, and adds its hash to the key file")
+        .args([name.clone(), file]);
+    let sign = Command::new("sign")
+        .about("Sign a name: prints what to give to the encoder as its stream key")
+        .args([name, valid_for, secret]);
+    Command::new("key")
+        .about("Make a stream key or sign a name")
+        .subcommand_required(true)
+        .disable_help_subcommand(true)
+        .subcommands([new, sign])
 }
 
 /// The options as flags. Their values are checked by `config`, so that a wrong one is told the same way wherever it stands.
@@ -90,9 +121,10 @@ fn arguments(job: Job) -> impl Iterator<Item = Arg> {
         let default = if option.name == "http" { job.http_default() } else { option.default };
         let help = option.help.trim();
         let allowed = (option.allowed)();
-        Arg::new(option.name)
-            .long(option.name)
-            .value_name(option.value_name)
+        let arg = Arg::new(option.name).long(option.name).value_name(option.value_name);
+        let arg =
+            if option.is_switch { arg.num_args(0..=1).require_equals(true).default_missing_value("true") } else { arg };
+        arg
             // A negative number is a wrong value, not a flag.
             .allow_hyphen_values(true)
             .help(format!("{help}\n[default: {default}] [allowed: {allowed}] [env: {}]", option.variable()))
@@ -210,6 +242,49 @@ fn start_logging(level: LogLevel, format: LogFormat) {
         LogFormat::Text => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).init(),
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
     }
+}
+
+/// Prints a new stream key or a signed name.
+fn make_key(matches: &ArgMatches) -> ExitCode {
+    let Some((verb, matches)) = matches.subcommand() else { return ExitCode::from(USAGE) };
+    let text = |name: &str| {
+        let given = matches.get_one::<String>(name).cloned();
+        given.or_else(|| std::env::var(variable(name)).ok().filter(|value| !value.is_empty()))
+    };
+    let name = text("name").unwrap_or_default();
+    let made = if verb == "new" {
+        auth::add_key(&PathBuf::from(text("keys").unwrap_or_else(|| "keys.toml".to_owned())), &name)
+    } else {
+        let valid_for = text("for").unwrap_or_else(|| "2h".to_owned());
+        match (text("sign-key"), parse_span(&valid_for)) {
+            (None, _) => return fail(USAGE, "--sign-key: say the secret, as it is said to the server"),
+            (_, None) => {
+                return fail(USAGE, format_args!("--for: {valid_for:?} is not allowed; allowed: 90s, 30m, 2h, 7d"));
+            }
+            (Some(secret), Some(valid_for)) => auth::sign(&secret, &name, valid_for),
+        }
+    };
+    match made {
+        Ok(made) => {
+            say(&format!("{made}\n"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(1, format_args!("failed to {error:#}")),
+    }
+}
+
+/// A time of up to ten years with its unit.
+fn parse_span(text: &str) -> Option<Duration> {
+    let unit = match text.chars().last()? {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    let count: u32 = text[..text.len() - 1].parse().ok()?;
+    let seconds = u64::from(count) * unit;
+    (1..=3_650 * 86_400).contains(&seconds).then(|| Duration::from_secs(seconds))
 }
 
 /// 0: no rule is broken; 1: one is; 2: there is nothing that can be read.

@@ -4,8 +4,9 @@
 //! second it prints a line of JSON on what it has sent; `benches/compare` reads it.
 #![expect(clippy::disallowed_methods, reason = "sends by the clock")]
 
-mod conversation;
-mod media;
+#[path = "../common/mod.rs"]
+#[allow(dead_code, reason = "shared with programs that need other parts")]
+mod common;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -18,8 +19,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, ValueEnum};
 
-use self::conversation::{HANDSHAKE_BYTES, HELLO_BYTES};
-use self::media::{Profile, Program, ROUND_MS};
+use self::common::conversation::{self, HANDSHAKE_BYTES, HELLO_BYTES};
+use self::common::media::{Profile, Program, ROUND_MS};
 
 /// Publishes the same footage many times.
 #[derive(Debug, Parser)]
@@ -156,12 +157,11 @@ fn send_in_realtime(
     let batches = batches(program, gather_ms);
     let mut publishers = Vec::new();
     // Key frames come evenly spread.
-    for (at, socket) in (0..).zip(&sockets) {
+    let count = sockets.len() as u64;
+    for (at, socket) in (0..).zip(sockets) {
         socket.set_nonblocking(true)?;
-        let round_us = at * SPREAD_US / sockets.len() as u64;
-        publishers.push(Publisher { socket: socket.try_clone()?, round_us, next: 0, sent: 0 });
+        publishers.push(Publisher { socket, round_us: at * SPREAD_US / count, next: 0, sent: 0 });
     }
-    drop(sockets);
     let mut due: BinaryHeap<_> =
         publishers.iter().enumerate().map(|(at, publisher)| Reverse((publisher.round_us, at))).collect();
 

@@ -108,7 +108,7 @@ impl FileTag {
         match self.kind {
             FileTagKind::Audio => parse_audio(self.timestamp, &self.body),
             FileTagKind::Video => parse_video(self.timestamp, &self.body),
-            FileTagKind::Data => parse_data(self.timestamp, &self.body).map(Tags::from),
+            FileTagKind::Data => parse_data(self.timestamp, &self.body),
         }
     }
 }

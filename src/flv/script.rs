@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Error, Tag, TagBody};
+use super::{Error, Tag, TagBody, Tags};
 use crate::amf0::{self, Value};
 
 /// What the publisher says about its broadcast. Hints for people and for the first guess: encoders say wrong things here,
@@ -27,12 +27,12 @@ pub struct Metadata {
     pub encoder: Option<String>,
 }
 
-/// Parses the body of an AMF0 data message. `None` when it is not `onMetaData` with properties: cue points, text, what
+/// Parses the body of an AMF0 data message. No tag when it is not `onMetaData` with properties: cue points, text, what
 /// cannot be read.
 ///
 /// # Errors
 /// None so far: unreadable metadata are worth nothing, and no reason to complain about a broadcast.
-pub fn parse_data(timestamp: u32, body: &Bytes) -> Result<Option<Tag>, Error> {
+pub fn parse_data(timestamp: u32, body: &Bytes) -> Result<Tags, Error> {
     let (values, _) = amf0::decode_lossy(body);
     // RTMP publishers wrap it for Flash Media Server (`@setDataFrame`); relays and files have it bare.
     let values = match values.first().and_then(Value::as_str) {
@@ -40,12 +40,12 @@ pub fn parse_data(timestamp: u32, body: &Bytes) -> Result<Option<Tag>, Error> {
         _ => &values[..],
     };
     let [name, properties, ..] = values else {
-        return Ok(None);
+        return Ok(Tags::default());
     };
     if name.as_str() != Some("onMetaData") || properties.properties().is_none() {
-        return Ok(None);
+        return Ok(Tags::default());
     }
-    Ok(Some(Tag { timestamp, body: TagBody::Metadata(Metadata::of(properties)) }))
+    Ok(Some(Tag { timestamp, body: TagBody::Metadata(Metadata::of(properties)) }).into())
 }
 
 impl Metadata {
@@ -137,7 +137,7 @@ mod tests {
 
     fn metadata(values: Vec<Amf0Value>) -> Option<Metadata> {
         let body = rml_amf0::serialize(&values).unwrap().into();
-        parse_data(7, &body).unwrap().map(|tag| match tag {
+        parse_data(7, &body).unwrap().next().map(|tag| match tag {
             Tag { timestamp: 7, body: TagBody::Metadata(metadata) } => metadata,
             other => panic!("{other:?}"),
         })
@@ -175,7 +175,7 @@ mod tests {
     fn an_ecma_array_without_an_end_marker_is_understood() {
         let mut body = b"\x02\0\x0aonMetaData\x08\0\0\x27\x10".to_vec();
         body.extend_from_slice(b"\0\x05width\0\x40\x84\0\0\0\0\0\0");
-        let Some(Tag { body: TagBody::Metadata(metadata), .. }) = parse_data(0, &body.into()).unwrap() else {
+        let Some(Tag { body: TagBody::Metadata(metadata), .. }) = parse_data(0, &body.into()).unwrap().next() else {
             panic!()
         };
         assert_eq!(metadata, Metadata { width: Some(640), ..Metadata::default() });

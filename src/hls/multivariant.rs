@@ -120,8 +120,8 @@ pub(super) struct Choice<'a> {
 pub(super) struct Multivariant {
     variants: Vec<VariantStream>,
     alternatives: Vec<AlternativeMedia>,
-    frame_rates: Vec<f64>,
-    ranges: Vec<Range>,
+    /// Frame rate and range of each variant, as `variants` has them in words.
+    pictures: Vec<(f64, Range)>,
 }
 
 impl Multivariant {
@@ -135,24 +135,28 @@ impl Multivariant {
                     .map(|audio| variant(&Main { choice: audio, says_range: false }, &Group::default()))
                     .collect(),
                 alternatives: Vec::new(),
-                frame_rates: Vec::new(),
-                ranges: Vec::new(),
+                pictures: Vec::new(),
             };
         }
         let groups = groups(&audios);
         let has_high_range = videos.iter().any(|video| range(video) != Range::Sdr);
         let main = |video| Main { choice: video, says_range: has_high_range };
-        let each = || videos.iter().flat_map(|video| groups.iter().map(move |group| (*video, group)));
-        Self {
-            variants: each().map(|(video, group)| variant(&main(video), group)).collect(),
-            alternatives: groups
-                .iter()
-                .flat_map(|group| group.audios.iter().enumerate().map(move |member| (group, member)))
-                .map(|(group, (position, audio))| alternative(audio, &group.id, position == 0))
-                .collect(),
-            frame_rates: each().map(|(video, _)| video.measured.frame_rate()).collect(),
-            ranges: each().map(|(video, _)| range(video)).collect(),
+        let count = videos.len() * groups.len();
+        let mut variants = Vec::with_capacity(count);
+        let mut pictures = Vec::with_capacity(count);
+        for video in &videos {
+            for group in &groups {
+                variants.push(variant(&main(video), group));
+                pictures.push((video.measured.frame_rate(), range(video)));
+            }
         }
+        let mut alternatives = Vec::with_capacity(audios.len());
+        for group in &groups {
+            for (position, audio) in group.audios.iter().enumerate() {
+                alternatives.push(alternative(audio, &group.id, position == 0));
+            }
+        }
+        Self { variants, alternatives, pictures }
     }
 
     /// The playlist that was written still tells the truth: no bandwidth was exceeded, the averages are within 5 %
@@ -165,7 +169,6 @@ impl Multivariant {
             ..variant.clone()
         };
         self.alternatives == now.alternatives
-            && self.ranges == now.ranges
             && self.variants.len() == now.variants.len()
             && self.variants.iter().zip(&now.variants).all(|(written, now)| {
                 let (was, is) = (written.average_bandwidth.unwrap_or(0), now.average_bandwidth.unwrap_or(0));
@@ -173,7 +176,7 @@ impl Multivariant {
                     && now.bandwidth <= written.bandwidth
                     && was.abs_diff(is) * 20 <= was
             })
-            && self.frame_rates.iter().zip(&now.frame_rates).all(|(was, is)| (was - is).abs() <= 1.0)
+            && self.pictures.iter().zip(&now.pictures).all(|(was, is)| (was.0 - is.0).abs() <= 1.0 && was.1 == is.1)
     }
 
     pub(super) fn render(&self) -> Bytes {
@@ -197,7 +200,7 @@ struct Group<'a> {
 }
 
 fn groups<'a>(audios: &[&'a Choice<'a>]) -> Vec<Group<'a>> {
-    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut groups: Vec<Group<'_>> = Vec::with_capacity(1);
     for &audio in audios {
         match groups.iter_mut().find(|group| group.audios[0].codecs.first() == audio.codecs.first()) {
             Some(group) => group.audios.push(audio),

@@ -252,7 +252,8 @@ impl AudioSpecificConfig {
             index => *AAC_RATES.get(usize::try_from(index).ok()?)?,
         };
         let channels = match u16::try_from(bits.take(4)?).ok()? {
-            7 => 8,
+            7 | 12 | 14 => 8,
+            11 => 7,
             configuration => configuration,
         };
         // syncExtensionType 0x2b7 stands somewhere behind the GASpecificConfig.
@@ -313,6 +314,8 @@ mod tests {
         assert_eq!((explicit.object_type, explicit.rate), (5, 22_050));
         let backward = AudioSpecificConfig::read(&[0x13, 0x90, 0x56, 0xe5, 0xa5]).unwrap();
         assert!(backward.has_sync_extension);
+        // 7.1 with the rear or the height speakers that ISO/IEC 14496-3 added.
+        assert_eq!(AudioSpecificConfig::read(&[0x11, 0xe0]).unwrap().channels, 8);
         assert_eq!(AudioSpecificConfig::read(&[0x12]), None);
     }
 }

@@ -69,3 +69,149 @@ pub(super) fn in_band(
     };
     Ok(found.filter(|found| current != Some(found)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::codec::samples::{FFMPEG_AAC, FFMPEG_HEVC, hex};
+    use crate::codec::{Colour, Light};
+    use crate::flv::{AudioPacket, AudioTag, FourCc, Tag, TagBody, VideoPacket, VideoTag};
+    use crate::media::{Item, Moment};
+    use crate::remuxer::Remuxer;
+
+    fn remuxer() -> Remuxer {
+        Remuxer::new(Duration::from_secs(1))
+    }
+
+    fn audio(timestamp: u32, codec: FourCc, packet: AudioPacket) -> Tag {
+        Tag { timestamp, body: TagBody::Audio(AudioTag { track: 0, codec, packet }) }
+    }
+
+    fn sound(timestamp: u32, codec: FourCc, data: &str) -> Tag {
+        audio(timestamp, codec, AudioPacket::CodedFrames(hex(data)))
+    }
+
+    fn video(timestamp: u32, codec: FourCc, is_key: bool, packet: VideoPacket) -> Tag {
+        Tag { timestamp, body: TagBody::Video(VideoTag { track: 0, codec, is_key, packet }) }
+    }
+
+    fn picture(timestamp: u32, codec: FourCc, is_key: bool, data: &str) -> Tag {
+        video(timestamp, codec, is_key, VideoPacket::CodedFrames { composition_ms: 0, data: hex(data) })
+    }
+
+    /// What comes out of `tags`, a line an item; errors among them.
+    fn said(remuxer: &mut Remuxer, tags: impl IntoIterator<Item = Tag>) -> Vec<String> {
+        let mut lines = Vec::new();
+        for tag in tags {
+            lines.extend(remuxer.handle_tag(tag, Moment::default()).err().map(|error| error.to_string()));
+            while let Some(item) = remuxer.poll_item() {
+                lines.push(match item {
+                    Item::Epoch(_) => "epoch".to_owned(),
+                    Item::Track(track) => {
+                        let ticks = track.timescale.ticks_per_second();
+                        let range = track.configuration.picture().map(|picture| format!(" {:?}", picture.range()));
+                        format!("{} {} {ticks}{}", track.id, track.configuration.rfc6381(), range.unwrap_or_default())
+                    }
+                    Item::Sample(id, sample) => {
+                        format!("{id} {} +{} {} bytes", sample.decode_time, sample.duration, sample.data.len())
+                    }
+                });
+            }
+        }
+        lines
+    }
+
+    #[test]
+    fn what_is_not_carried_is_said_once_and_not_waited_for() {
+        let h263 = FourCc(*b"FLV1");
+        let tags = [
+            picture(0, h263, true, "00"),
+            audio(0, FourCc::AAC, AudioPacket::SequenceStart(hex(FFMPEG_AAC))),
+            sound(0, FourCc::AAC, "2110"),
+            picture(40, h263, false, "00"),
+        ];
+        let expected = [
+            "video is left out: HLS players do not take Sorenson H.263",
+            "epoch",
+            "audio mp4a.40.2 48000",
+            "audio 48000 +1024 2 bytes",
+        ];
+        let mut remuxer = remuxer();
+        assert_eq!(said(&mut remuxer, tags.clone()), expected);
+        assert_eq!(remuxer.dropped().unsupported, 2);
+        // Sound first: it goes on as soon as there is nothing more to hope for.
+        let mut remuxer = self::remuxer();
+        assert_eq!(said(&mut remuxer, tags[1..3].iter().cloned()), Vec::<String>::new());
+        assert_eq!(said(&mut remuxer, [tags[0].clone()]).len(), 4);
+        // The next publisher hears it again.
+        remuxer.interrupt();
+        assert_eq!(said(&mut remuxer, [tags[0].clone()])[0], expected[0]);
+    }
+
+    #[test]
+    fn mp3_says_in_each_frame_what_it_is() {
+        let mut remuxer = remuxer();
+        let tags = [(0, "fffb9464"), (1000, "fffb9464"), (1024, "fff38044")];
+        let found = said(&mut remuxer, tags.map(|(timestamp, frame)| sound(timestamp, FourCc::MP3, frame)));
+        assert_eq!(found[..3], ["epoch", "audio mp4a.40.34 48000", "audio 48000 +1152 4 bytes"]);
+        assert_eq!(found[4..5], ["audio mp4a.40.34 22050"]);
+        let bad = said(&mut remuxer, [sound(1050, FourCc::MP3, "00000000")]);
+        assert_eq!(bad, ["a message of the audio is passed over: there is no MP3 sync word"]);
+    }
+
+    #[test]
+    fn vp9_is_whole_with_its_first_key_frame_and_another_size_is_another_configuration() {
+        let mut remuxer = remuxer();
+        let key = "824983420013f00b360638241c184a";
+        let smaller = key.replace("0013f0", "0009f0");
+        let record = VideoPacket::SequenceStart(hex("01000000 001482020202 0000"));
+        let found = said(
+            &mut remuxer,
+            [
+                video(0, FourCc::VP9, true, record),
+                picture(0, FourCc::VP9, false, "86004092"),
+                picture(40, FourCc::VP9, true, key),
+                picture(1080, FourCc::VP9, true, &smaller),
+            ],
+        );
+        // Its level is that of the record.
+        let tracks: Vec<_> = found.iter().filter(|line| line.contains("vp09")).collect();
+        assert_eq!(tracks, ["video vp09.00.20.08 90000 Sdr"; 2]);
+        assert_eq!(remuxer.dropped().before_configuration, 1);
+    }
+
+    #[test]
+    fn av1_may_have_its_sequence_header_in_the_first_key_frame_only() {
+        let mut remuxer = remuxer();
+        let found = said(
+            &mut remuxer,
+            [
+                video(0, FourCc::AV1, true, VideoPacket::SequenceStart(hex("81000c00"))),
+                picture(0, FourCc::AV1, true, "1200 0a0b0200000521e7f66257c802 3204 10009020"),
+                picture(1040, FourCc::AV1, false, "1200 3204 30009020"),
+            ],
+        );
+        let expected =
+            ["epoch", "video av01.0.00M.08 90000 Sdr", "video 90000 +3000 19 bytes", "video 183600 +45000 6 bytes"];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn light_said_beside_the_codec_counts_from_the_next_key_frame_on() {
+        let mut remuxer = remuxer();
+        let light = |transfer| {
+            let colour = Some(Colour { primaries: 9, transfer, matrix: 9, is_full_range: false });
+            video(0, FourCc::HEVC, false, VideoPacket::Light(Light { colour, ..Light::default() }))
+        };
+        let key = |timestamp| picture(timestamp, FourCc::HEVC, true, "00000003 2801af");
+        let start = video(0, FourCc::HEVC, true, VideoPacket::SequenceStart(hex(FFMPEG_HEVC)));
+        let inter = |timestamp| picture(timestamp, FourCc::HEVC, false, "00000003 0201d0");
+        let tracks = |lines: Vec<String>| lines.into_iter().filter(|line| line.contains("hvc1")).collect::<Vec<_>>();
+        let first = said(&mut remuxer, [start, light(16), key(0), inter(1000)]);
+        assert_eq!(tracks(first), ["video hvc1.1.6.L60.90 90000 Pq"]);
+        assert_eq!(tracks(said(&mut remuxer, [light(18), inter(1040), light(16), key(1080)])), Vec::<String>::new());
+        assert_eq!(tracks(said(&mut remuxer, [light(18), inter(1120)])), Vec::<String>::new());
+        assert_eq!(tracks(said(&mut remuxer, [key(1160)])), ["video hvc1.1.6.L60.90 90000 Hlg"]);
+    }
+}

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec::Frame;
+use crate::codec::{Configuration, Frame};
 use crate::flv::{AudioPacket, AudioTag, FourCc, Metadata, Tag, TagBody, VideoPacket, VideoTag};
 use crate::media::{Cause, Epoch, Item, Moment, Sample, Track, TrackId, TrackKind};
 
@@ -137,7 +137,7 @@ impl std::fmt::Display for Error {
                 write!(f, "{track} is left out: HLS players do not take {name}")
             }
             Self::BadConfiguration { track, error } => write!(f, "the {track} sequence header is passed over: {error}"),
-            Self::BadFrame { track, error } => write!(f, "a {track} message is passed over: {error}"),
+            Self::BadFrame { track, error } => write!(f, "a message of the {track} is passed over: {error}"),
             Self::TooManyTracks => write!(f, "more than {MOST_TRACKS} tracks: the others are left out"),
         }
     }
@@ -293,12 +293,27 @@ impl Remuxer {
     fn start_sequence(&mut self, position: usize, codec: FourCc, record: Bytes) -> Result<(), Error> {
         let track = &mut self.tracks[position];
         match coding::sequence_start(codec, record) {
-            Ok(SequenceStart::Configuration(configuration)) => track.configure(codec, configuration),
+            Ok(SequenceStart::Configuration(configuration)) => self.configure(position, codec, configuration),
             Ok(SequenceStart::Vp9(record)) => track.vp9_record = Some(record),
             Ok(SequenceStart::InBand) => {}
             Err(error) => return Err(Error::BadConfiguration { track: track.id, error }),
         }
         Ok(())
+    }
+
+    /// Notes a track's configuration. The same one again changes nothing; frames that are held back keep the one before.
+    fn configure(&mut self, position: usize, codec: FourCc, configuration: Configuration) {
+        let track = &self.tracks[position];
+        if track.configuration.as_ref() == Some(&configuration) && track.codec == codec {
+            return;
+        }
+        if let Phase::Gathering(gathering) = &mut self.phase
+            && gathering.frames.iter().any(|frame| frame.track == track.id)
+        {
+            let gathering = std::mem::take(gathering);
+            self.start(gathering);
+        }
+        self.tracks[position].configure(codec, configuration);
     }
 
     /// Looks into a coded frame, and takes from it what it says of its track's configuration. `None` when there is nothing
@@ -313,8 +328,9 @@ impl Remuxer {
         }
         let found = coding::in_band(codec, track.vp9_record, track.configuration.as_ref(), &data).map_err(bad_frame)?;
         if let Some(configuration) = found {
-            track.configure(codec, configuration);
+            self.configure(position, codec, configuration);
         }
+        let track = &self.tracks[position];
         let Some(configuration) = track.configuration.as_ref().filter(|_| track.codec == codec) else {
             self.dropped.before_configuration += 1;
             return Ok(None);

@@ -84,14 +84,12 @@ impl TrackState {
         };
     }
 
-    /// Notes the track's configuration. The same one again changes nothing.
+    /// The track's frames from here on have another configuration.
     pub(super) fn configure(&mut self, codec: FourCc, configuration: Configuration) {
         self.codec = codec;
-        if self.configuration.as_ref() != Some(&configuration) {
-            self.configuration = Some(configuration);
-            self.is_announced = false;
-            self.is_started = false;
-        }
+        self.configuration = Some(configuration);
+        self.is_announced = false;
+        self.is_started = false;
     }
 
     /// Has the packager told anew when the publisher says something else of light, and the codec does not know better.

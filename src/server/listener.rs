@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Type};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
 
+use super::limits::Admission;
 use super::socket::Socket;
 use super::stop::Stop;
 use super::{Context, WhenTaken, publisher};
 
-/// Connections at the same time; more wait in the system's queue.
-const MOST_CONNECTIONS: usize = 4096;
 /// Newcomers that the system holds for us.
 const BACKLOG: i32 = 1024;
 /// How long accepting rests after an error, so that running out of descriptors does not become a busy loop.
@@ -68,24 +67,43 @@ fn bind_one(address: SocketAddr) -> io::Result<StdListener> {
 }
 
 /// Serves publishers until told to stop, then waits for their broadcasts to end.
-pub(super) async fn serve(listener: TcpListener, context: Arc<Context>, mut stop: Stop) {
-    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls_listener: Option<(TcpListener, TlsAcceptor)>,
+    context: Arc<Context>,
+    mut stop: Stop,
+) {
     let mut tasks = JoinSet::new();
     let mut log_at = Instant::now();
     loop {
         let accepted = async {
-            // The semaphore is never closed; an error would mean to accept nobody, which is the same as waiting.
-            let slot = Arc::clone(&slots).acquire_owned().await.map_err(io::Error::other)?;
-            let (socket, peer) = listener.accept().await?;
-            Ok::<_, io::Error>((slot, socket, peer))
+            tokio::select! {
+                accepted = listener.accept() => accepted.map(|accepted| (accepted, None)),
+                (accepted, acceptor) = accept_tls(tls_listener.as_ref()) => {
+                    accepted.map(|accepted| (accepted, Some(acceptor)))
+                }
+            }
         };
         tokio::select! {
             accepted = accepted => match accepted {
-                Ok((slot, socket, peer)) => {
+                Ok(((socket, peer), acceptor)) => {
+                    let peer = canonical(peer);
+                    let admission = match context.gate.enter(peer.ip()) {
+                        Ok(admission) => admission,
+                        Err(reached) => {
+                            if context.gate.may_log() {
+                                tracing::info!(%peer, "connection closed at once: {reached}");
+                            }
+                            continue;
+                        }
+                    };
                     // Our replies are small and waited for. A socket that refuses this works all the same.
                     let _ = socket.set_nodelay(true);
                     let (context, stop) = (Arc::clone(&context), stop.clone());
-                    tasks.spawn(publisher::serve(Socket::new(socket), canonical(peer), slot, context, stop));
+                    match acceptor {
+                        None => tasks.spawn(publisher::serve(Socket::new(socket), peer, admission, context, stop)),
+                        Some(acceptor) => tasks.spawn(serve_tls(acceptor, socket, peer, admission, context, stop)),
+                    };
                 }
                 Err(error) => {
                     if Instant::now() >= log_at {
@@ -99,7 +117,7 @@ pub(super) async fn serve(listener: TcpListener, context: Arc<Context>, mut stop
             () = stop.said() => break,
         }
     }
-    drop(listener);
+    drop((listener, tls_listener));
     let all_ended = async {
         while let Some(ended) = tasks.join_next().await {
             report(ended);
@@ -109,6 +127,52 @@ pub(super) async fn serve(listener: TcpListener, context: Arc<Context>, mut stop
         tracing::error!("{} broadcasts could not be ended in {STOP_WITHIN:?}", tasks.len());
     }
 }
+
+/// The next connection to the TLS port, if there is one.
+async fn accept_tls(
+    listener: Option<&(TcpListener, TlsAcceptor)>,
+) -> (io::Result<(TcpStream, SocketAddr)>, TlsAcceptor) {
+    match listener {
+        Some((listener, acceptor)) => (listener.accept().await, acceptor.clone()),
+        None => std::future::pending().await,
+    }
+}
+
+/// Shakes hands for TLS, within the time that there is until a publish, and serves what is inside.
+async fn serve_tls(
+    acceptor: TlsAcceptor,
+    socket: TcpStream,
+    peer: SocketAddr,
+    admission: Admission,
+    context: Arc<Context>,
+    mut stop: Stop,
+) {
+    let shaken = async {
+        let mut first = [0];
+        if socket.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
+            let hint = if first[0] == 3 { ": plain RTMP; use rtmp:// and its port" } else { "" };
+            return Err(io::Error::other(format!("the peer does not speak TLS (first byte 0x{:02x}{hint})", first[0])));
+        }
+        acceptor.accept(Socket::new(socket)).await
+    };
+    let shaken = tokio::select! {
+        shaken = timeout_at(admission.arrived + publisher::PUBLISH_WITHIN, shaken) => shaken,
+        () = stop.said() => return,
+    };
+    let shaken = shaken
+        .unwrap_or_else(|_| Err(io::Error::other(format!("no TLS handshake within {:?}", publisher::PUBLISH_WITHIN))));
+    match shaken {
+        Ok(socket) => publisher::serve(Box::new(socket), peer, admission, context, stop).await,
+        Err(error) => {
+            if context.gate.may_log() {
+                tracing::info!(%peer, "connection without a publish closed: {error}");
+            }
+        }
+    }
+}
+
+/// What every TLS connection starts with (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// A panic is a bug of ours; it costs one connection.
 fn report(ended: Result<(), JoinError>) {
@@ -139,7 +203,7 @@ mod tests {
     async fn all_addresses_means_ipv4_too() {
         let listener = bind("[::]:0".parse().unwrap(), WhenTaken::Fail).unwrap();
         let port = listener.local_addr().unwrap().port();
-        tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
         let (_, peer) = listener.accept().await.unwrap();
         assert!(canonical(peer).is_ipv4());
     }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   listener ─one task a connection→ publisher ─tags→ broadcast (Packager) ─actions→ writer ─batches→ store (disk)
-//!                                        │ claims the name                                     ↑ reads
-//!                                     registry                                               http
+//!       │ gate (limits), tls                │ claims the name                                     ↑ reads
+//!                                     door (auth), registry                                  http
 //! ```
 //!
 //! A publisher's task owns everything of its broadcast: the machines, the queue of actions, the claim of the name. When
@@ -16,11 +16,13 @@
     reason = "the shell reads the clock and touches files, so that nothing else has to"
 )]
 
+pub mod auth;
 mod beat;
 mod broadcast;
 mod clock;
 pub mod demo;
 mod http;
+mod limits;
 mod listener;
 mod publisher;
 mod registry;
@@ -29,12 +31,14 @@ mod stop;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod watch;
 mod wire;
 mod writer;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,11 +46,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 
+use self::auth::Door;
 use self::beat::Beat;
 use self::broadcast::Broadcast;
 use self::clock::Clock;
+use self::limits::{Gate, Limits};
 use self::registry::Registry;
 use self::store::{DiskStore, MakeStore};
+use self::tls::Identity;
 use crate::config::{self, Config};
 use crate::hls;
 use crate::media::Moment;
@@ -56,7 +63,11 @@ use crate::packager::Settings;
 #[derive(Debug)]
 pub struct Server {
     rtmp: TcpListener,
+    rtmps: Option<(TcpListener, Arc<Identity>)>,
     http: Option<TcpListener>,
+    door: Arc<Door>,
+    keys: Option<PathBuf>,
+    limits: Limits,
     out: Arc<Path>,
     settings: Settings,
     grace: Duration,
@@ -82,6 +93,15 @@ impl Server {
         fs::create_dir_all(out).with_context(|| format!("make the output folder {}", out.display()))?;
         let rtmp = listener::bind(config.rtmp.0, rtmp_taken)
             .with_context(|| format!("listen for RTMP on {} (--rtmp)", config.rtmp.0))?;
+        let rtmps = match (config.rtmps.0, &config.tls_cert.0, &config.tls_key.0) {
+            (Some(address), Some(certificate), Some(key)) => {
+                let identity = Identity::read(certificate, key)?;
+                let listener = listener::bind(address, WhenTaken::Fail)
+                    .with_context(|| format!("listen for RTMPS on {address} (--rtmps)"))?;
+                Some((listener, identity))
+            }
+            _ => None,
+        };
         let http = match config.http.0 {
             Some(address) => Some(
                 listener::bind(address, http_taken)
@@ -91,7 +111,11 @@ impl Server {
         };
         Ok(Self {
             rtmp,
+            rtmps,
             http,
+            door: Arc::new(Door::new(config)?),
+            keys: config.keys.0.clone(),
+            limits: Limits::from(config),
             out: out.as_path().into(),
             settings: Settings::from(config),
             grace: config.grace.0,
@@ -105,6 +129,15 @@ impl Server {
     /// Of the system.
     pub fn rtmp_address(&self) -> anyhow::Result<SocketAddr> {
         self.rtmp.local_addr().context("learn the RTMP address")
+    }
+
+    /// Where broadcasters connect over TLS, if they can.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn rtmps_address(&self) -> anyhow::Result<Option<SocketAddr>> {
+        let listener = self.rtmps.as_ref().map(|(listener, _)| listener);
+        listener.map(TcpListener::local_addr).transpose().context("learn the RTMPS address")
     }
 
     /// Where viewers connect, if they can.
@@ -123,15 +156,27 @@ impl Server {
         // Whole sentences, because people look for them; the fields are for programs.
         let address = self.rtmp_address()?;
         tracing::info!(rtmp = %address, "listening for RTMP on {address}");
+        if let Some(address) = self.rtmps_address()? {
+            tracing::info!(rtmps = %address, "listening for RTMPS on {address}");
+        }
+        tracing::info!("who may publish: {}", self.door.describe());
         if let Some(address) = self.http_address()? {
             tracing::info!(http = %address, "listening for HTTP on {address}");
         }
 
         let (stopper, stop_word) = stop::stop();
-        let context = Arc::new(Context::new(Arc::clone(&self.out), self.settings, self.grace, self.ingest_delay));
+        let (door, gate) = (Arc::clone(&self.door), Gate::new(self.limits));
+        let context =
+            Arc::new(Context::new(Arc::clone(&self.out), self.settings, self.grace, self.ingest_delay, door, gate));
+        let _keys = self.keys.as_deref().and_then(|file| self.door.watch_keys(file));
+        let _identity = self.rtmps.as_ref().map(|(_, identity)| identity.watch());
+        let rtmps = match self.rtmps {
+            Some((listener, identity)) => Some((listener, identity.acceptor()?)),
+            None => None,
+        };
         // Viewers find everything on the disk after the stop too: nobody waits for their connections.
         let _viewers = self.http.map(|http| AbortOnDrop::spawn(http::serve(http, self.out, Arc::clone(&context))));
-        let broadcasters = listener::serve(self.rtmp, context, stop_word);
+        let broadcasters = listener::serve(self.rtmp, rtmps, context, stop_word);
         tokio::pin!(broadcasters);
         tokio::select! {
             () = stop => {}
@@ -151,6 +196,10 @@ struct Context {
     registry: Arc<Registry<Box<Broadcast>>>,
     make_store: Arc<MakeStore>,
     settings: Settings,
+    /// Says who may publish.
+    door: Arc<Door>,
+    /// Says how much of everything there may be.
+    gate: Arc<Gate>,
     /// How long a broadcast is kept open for a publisher that vanished.
     grace: Duration,
     /// When publishers' sockets are looked at, unless whenever bytes come.
@@ -161,12 +210,21 @@ struct Context {
 
 impl Context {
     /// For publishers who write below `out`.
-    fn new(out: Arc<Path>, settings: Settings, grace: Duration, ingest_delay: Duration) -> Self {
+    fn new(
+        out: Arc<Path>,
+        settings: Settings,
+        grace: Duration,
+        ingest_delay: Duration,
+        door: Arc<Door>,
+        gate: Arc<Gate>,
+    ) -> Self {
         Self {
             clock: Clock::start(),
             registry: Registry::new(),
             make_store: Arc::new(move || Box::new(DiskStore::new(Arc::clone(&out)))),
             settings,
+            door,
+            gate,
             grace,
             beat: (!ingest_delay.is_zero()).then(|| Beat::start(ingest_delay)),
             last_began_ms: AtomicU64::new(0),

@@ -14,21 +14,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Context;
+use super::auth::{Grant, Wish};
 use super::broadcast::{self, Broadcast};
+use super::limits::{Admission, Bitrate, Configurations, Reached};
 use super::registry::{Claim, Taken};
 use super::socket::Pace;
 use super::stop::Stop;
 use super::wire::Wire;
-use crate::action::StreamName;
 use crate::flv::{self, TagBody};
-use crate::rtmp::{self, Connection, Event, Message, MessageKind};
+use crate::rtmp::{self, Connection, Event, Message, MessageKind, Publish};
 
 /// From the connection, or from the end of a publish, to the publish: however the bytes are dripped, no longer.
-const PUBLISH_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const PUBLISH_WITHIN: Duration = Duration::from_secs(10);
 /// A publisher has to send a whole message, or [`SIGN_OF_LIFE_BYTES`], in this time.
 const SILENCE: Duration = Duration::from_secs(15);
 /// What counts as not silent though it is no whole message: a large key frame on a slow uplink, but no dripping.
@@ -37,25 +37,31 @@ const SIGN_OF_LIFE_BYTES: u64 = 16 << 10;
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// What is still read from a socket when the server stops, in bytes: what the system had received for us.
 const LAST_BYTES: u64 = 8 << 20;
+/// How often a connection may be refused: one that goes on guesses.
+const MOST_REFUSALS: u32 = 5;
 /// The longest name of an encoder that is logged, in characters.
 const LONGEST_ENCODER: usize = 64;
 
-/// Serves a connection, then keeps its broadcast as long as it may come back. `slot` is free when the connection ends.
+/// Serves a connection, then keeps its broadcast as long as it may come back. `admission` ends with the connection.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Pace + Unpin>(
     socket: S,
     peer: SocketAddr,
-    slot: OwnedSemaphorePermit,
+    admission: Admission,
     context: Arc<Context>,
     mut stop: Stop,
 ) {
-    let mut session = Session::new(socket, peer, &context);
+    let mut session = Session::new(socket, peer, &context, admission.arrived);
     let ending = session.run(&mut stop).await;
+    if let Ending::Limit(reached) = &ending {
+        session.connection.end_publish(DENIED, &reached.to_string());
+    }
     session.take_replies();
+    session.tell_done();
     let Session { wire, live, .. } = session;
     let received = wire.received();
     match live {
         None => {
-            log_unpublished(peer, received, &ending);
+            log_unpublished(&context, peer, received, &ending);
             close(wire).await;
         }
         Some(Live { mut broadcast, claim, .. }) => {
@@ -67,7 +73,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Pace + Unpin>(
             tracing::info!(%stream, %peer, received_bytes = received, "gone: {ending}; {summary}");
             let closed = async {
                 close(wire).await;
-                drop(slot);
+                drop(admission);
             };
             let kept = async {
                 match ending {
@@ -98,6 +104,8 @@ enum Ending {
     Unpublished,
     /// Nothing came in time.
     Silent,
+    /// A limit of ours.
+    Limit(Reached),
     /// The server stops.
     Stopped,
 }
@@ -110,15 +118,16 @@ impl fmt::Display for Ending {
             Self::Protocol(error) => error.fmt(f),
             Self::Unpublished => write!(f, "no publish within {PUBLISH_WITHIN:?}"),
             Self::Silent => write!(f, "nothing came for {SILENCE:?}"),
+            Self::Limit(reached) => reached.fmt(f),
             Self::Stopped => f.write_str("the server stops"),
         }
     }
 }
 
 /// Port scanners and health checks come and go; who tried to speak and failed is told about.
-fn log_unpublished(peer: SocketAddr, received: u64, ending: &Ending) {
+fn log_unpublished(context: &Context, peer: SocketAddr, received: u64, ending: &Ending) {
     match ending {
-        Ending::Protocol(_) | Ending::Unpublished if received > 0 => {
+        Ending::Protocol(_) | Ending::Unpublished | Ending::Limit(_) if received > 0 && context.gate.may_log() => {
             tracing::info!(%peer, received_bytes = received, "connection without a publish closed: {ending}");
         }
         _ => tracing::debug!(%peer, received_bytes = received, "connection without a publish closed: {ending}"),
@@ -137,18 +146,29 @@ struct Session<'a, S> {
     deadline: Instant,
     /// Bytes received when the deadline was last moved.
     alive_at: u64,
+    /// Publishes that were refused.
+    refusals: u32,
+    /// The limit that ends the connection.
+    reached: Option<Reached>,
 }
 
 /// A broadcast that is being published.
 struct Live {
     broadcast: Box<Broadcast>,
     claim: Claim<Box<Broadcast>>,
+    /// How it was asked for.
+    publish: Publish,
     /// Tags that could not be read.
     bad_tags: u64,
+    /// Bytes of the connection before.
+    received_before: u64,
+    most_bitrate: Option<u64>,
+    bitrate: Bitrate,
+    configurations: Configurations,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
-    fn new(socket: S, peer: SocketAddr, context: &'a Context) -> Self {
+    fn new(socket: S, peer: SocketAddr, context: &'a Context, arrived: Instant) -> Self {
         Self {
             context,
             peer,
@@ -156,8 +176,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             connection: Connection::new(),
             live: None,
             encoder: None,
-            deadline: Instant::now() + PUBLISH_WITHIN,
+            deadline: arrived + PUBLISH_WITHIN,
             alive_at: 0,
+            refusals: 0,
+            reached: None,
         }
     }
 
@@ -223,6 +245,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
 
     fn handle_time(&mut self, could_read: bool) -> Option<Ending> {
         let now = Instant::now();
+        if let Some(reached) = self.reached {
+            return Some(Ending::Limit(reached));
+        }
         let Some(live) = &mut self.live else {
             return (now >= self.deadline).then_some(Ending::Unpublished);
         };
@@ -230,6 +255,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             live.broadcast.handle_time();
         }
         live.broadcast.pass_on();
+        if let Some(most) = live.most_bitrate
+            && let Err(reached) = live.bitrate.check(self.wire.received(), most)
+        {
+            return Some(Ending::Limit(reached));
+        }
         // While our disk keeps us from reading, the silence is ours.
         if !could_read || self.wire.received() >= self.alive_at + SIGN_OF_LIFE_BYTES {
             self.mark_alive();
@@ -249,7 +279,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                     self.encoder = connect.flash_ver.as_deref().map(printable);
                     self.connection.accept_connect();
                 }
-                Event::Publish(publish) => self.handle_publish(&publish.app, &publish.stream_key).await,
+                Event::Publish(publish) => self.handle_publish(publish).await,
                 Event::Media(message) => {
                     self.handle_media(&message);
                     if self.live.is_some() {
@@ -268,22 +298,48 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         }
     }
 
-    async fn handle_publish(&mut self, app: &str, stream_key: &str) {
+    /// Who may publish, what, or why not: the code and the words of the refusal.
+    async fn ask_for(&mut self, publish: &Publish) -> Result<Grant, (&'static str, String)> {
+        let Context { gate, door, registry, clock, .. } = self.context;
+        if let Err(reached) = gate.try_to_publish(self.peer.ip()) {
+            self.reached = Some(reached);
+            return Err((DENIED, reached.to_string()));
+        }
+        let wish = wish(self.peer, self.encoder.as_deref(), publish);
+        let grant =
+            door.ask(wish, *clock, self.deadline).await.map_err(|refusal| (refusal.code(), refusal.to_string()))?;
+        let most_streams = gate.limits().streams;
+        if registry.live_count() >= most_streams {
+            return Err((DENIED, Reached::Streams(most_streams).to_string()));
+        }
+        Ok(grant)
+    }
+
+    fn refuse(&mut self, publish: &Publish, code: &str, reason: &str) {
+        let Context { gate, door, .. } = self.context;
+        if gate.may_log() {
+            // What may be a key is not shown.
+            let key = if door.has_secrets() { "…" } else { publish.stream_key.as_str() };
+            let shown = printable(&format!("{}/{key}", publish.app));
+            tracing::info!(peer = %self.peer, "refused to publish {shown}: {reason}");
+        }
+        self.refusals += 1;
+        if self.refusals == MOST_REFUSALS {
+            self.reached.get_or_insert(Reached::Refusals(MOST_REFUSALS));
+        }
+        self.connection.reject_publish(code, reason);
+    }
+
+    async fn handle_publish(&mut self, publish: Publish) {
         let peer = self.peer;
-        let name = match StreamName::parse(app, stream_key) {
-            Ok(name) => name,
-            Err(bad) => {
-                let shown = printable(&format!("{app}/{stream_key}"));
-                tracing::info!(%peer, "refused to publish {shown}: {bad}");
-                return self.connection.reject_publish(BAD_NAME, &bad.to_string());
-            }
+        let Grant { name, bitrate, .. } = match self.ask_for(&publish).await {
+            Ok(grant) => grant,
+            Err((code, reason)) => return self.refuse(&publish, code, &reason),
         };
         let (claim, handover) = match self.context.registry.claim(&name) {
             Ok(claimed) => claimed,
             Err(Taken) => {
-                let reason = format!("{name} is already being published");
-                tracing::info!(%peer, "refused to publish: {reason}");
-                return self.connection.reject_publish(BAD_NAME, &reason);
+                return self.refuse(&publish, BAD_NAME, &format!("{name} is already being published"));
             }
         };
         let handed_on = match handover {
@@ -298,7 +354,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             None => Broadcast::begin(name, self.context),
         };
         broadcast.set_source(source(peer, self.encoder.as_deref()));
-        self.live = Some(Live { broadcast, claim, bad_tags: 0 });
+        let received = self.wire.received();
+        self.live = Some(Live {
+            broadcast,
+            claim,
+            publish,
+            bad_tags: 0,
+            received_before: received,
+            most_bitrate: bitrate.or_else(|| self.context.gate.limits().bitrate),
+            bitrate: Bitrate::new(received),
+            configurations: Configurations::default(),
+        });
         self.mark_alive();
         self.wire.pace(self.context.beat.as_ref());
         self.connection.accept_publish();
@@ -310,7 +376,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         let parsed = match kind {
             MessageKind::Audio => flv::parse_audio(*timestamp, body),
             MessageKind::Video => flv::parse_video(*timestamp, body),
-            MessageKind::Data => flv::parse_data(*timestamp, body).map(flv::Tags::from),
+            MessageKind::Data => flv::parse_data(*timestamp, body),
         };
         match parsed {
             Ok(tags) => {
@@ -319,6 +385,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                         && let Some(encoder) = &metadata.encoder
                     {
                         live.broadcast.set_source(source(self.peer, Some(&printable(encoder))));
+                    }
+                    if let Err(reached) = live.configurations.check(&tag.body) {
+                        self.reached = Some(reached);
+                        return;
                     }
                     live.broadcast.handle_tag(tag);
                 }
@@ -334,7 +404,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         }
     }
 
+    /// Tells the operator's callback that the publish is over.
+    fn tell_done(&self) {
+        if let Some(live) = &self.live {
+            let wish = wish(self.peer, self.encoder.as_deref(), &live.publish);
+            self.context.door.tell_done(wish, live.broadcast.name(), self.wire.received() - live.received_before);
+        }
+    }
+
     async fn handle_unpublish(&mut self, stop: &Stop) {
+        self.tell_done();
         let Some(Live { mut broadcast, claim, .. }) = self.live.take() else { return };
         broadcast.close();
         let (stream, summary) = (broadcast.name(), broadcast.summary());
@@ -344,8 +423,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
     }
 }
 
-/// The code of every refusal to publish; encoders show the text beside it.
+/// The code of the refusal of a name; encoders show the text beside it.
 const BAD_NAME: &str = "NetStream.Publish.BadName";
+/// The code of the refusal of a publisher.
+const DENIED: &str = "NetStream.Publish.Denied";
+
+fn wish<'a>(peer: SocketAddr, encoder: Option<&'a str>, publish: &'a Publish) -> Wish<'a> {
+    let Publish { app, stream_key, query, .. } = publish;
+    Wish { app, stream_key, query: query.as_deref(), peer, encoder }
+}
 
 async fn progress(live: &mut Option<Live>) {
     match live {

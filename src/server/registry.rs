@@ -72,6 +72,11 @@ impl<T> Registry<T> {
         names.holders.iter().filter(|(_, holder)| holder.offer.is_none()).map(|(name, _)| name.clone()).collect()
     }
 
+    /// How many names belong to a publisher now.
+    pub(super) fn live_count(&self) -> usize {
+        self.lock().holders.values().filter(|holder| holder.offer.is_none()).count()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Names<T>> {
         // Each change is one insert or remove, so the map is whole whoever panicked.
         self.names.lock().unwrap_or_else(PoisonError::into_inner)

@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -18,8 +17,15 @@ use crate::config::Given;
 
 /// What publishers share, with the default settings.
 pub(super) fn context(out: &Path) -> Context {
-    let config = Config::resolve(&Given::default()).unwrap();
-    Context::new(out.into(), Settings::from(&config), config.grace.0, Duration::ZERO)
+    context_with(out, &[("open", "true")])
+}
+
+/// The same with other settings.
+pub(super) fn context_with(out: &Path, flags: &[(&str, &str)]) -> Context {
+    let find = |name: &str| flags.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+    let config = Config::resolve(&Given::collect(find, |_| None, None).unwrap()).unwrap();
+    let (door, gate) = (Arc::new(Door::new(&config).unwrap()), Gate::new(Limits::from(&config)));
+    Context::new(out.into(), Settings::from(&config), config.grace.0, Duration::ZERO, door, gate)
 }
 
 /// A server without sockets.
@@ -40,10 +46,14 @@ impl House {
 
     /// A connection, and the task that serves it.
     fn dial(&self) -> (DuplexStream, JoinHandle<()>) {
+        self.dial_from("192.0.2.1:5000")
+    }
+
+    fn dial_from(&self, peer: &str) -> (DuplexStream, JoinHandle<()>) {
         let (socket, ours) = tokio::io::duplex(64 << 10);
-        let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let peer: SocketAddr = "192.0.2.1:5000".parse().unwrap();
-        let task = tokio::spawn(publisher::serve(ours, peer, slot, Arc::clone(&self.context), self.stop.clone()));
+        let peer: SocketAddr = peer.parse().unwrap();
+        let admission = self.context.gate.enter(peer.ip()).unwrap();
+        let task = tokio::spawn(publisher::serve(ours, peer, admission, Arc::clone(&self.context), self.stop.clone()));
         (socket, task)
     }
 
@@ -184,6 +194,90 @@ async fn a_name_that_could_leave_the_folder_is_refused_and_makes_no_file() {
         task.await.unwrap();
     }
     assert!(house.files().is_empty());
+}
+
+/// A server with these settings.
+fn house_with(flags: &[(&str, &str)]) -> House {
+    let mut house = House::new();
+    house.context = Arc::new(context_with(house.folder.path(), flags));
+    house
+}
+
+#[tokio::test(start_paused = true)]
+async fn unless_told_only_this_machine_may_publish() {
+    let house = house_with(&[]);
+    let (socket, _task) = house.dial_from("127.0.0.1:5000");
+    Client::publish(socket, "live", "a").await.unwrap();
+    for stranger in ["192.0.2.1:5000", "[2001:db8::1]:5000", "[::ffff:192.0.2.1]:5000"] {
+        let (socket, task) = house.dial_from(stranger);
+        let refusal = format!("{:#}", Client::publish(socket, "live", "b").await.err().unwrap());
+        assert!(refusal.contains("NetStream.Publish.Denied"), "{refusal}");
+        task.await.unwrap();
+    }
+    assert!(house.files().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_publishes_under_its_name_and_is_nowhere_in_the_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.toml");
+    fs::write(&file, "k3y = 'live/front'\nold = { name = 'x', expires = 2020-01-01 }").unwrap();
+    let house = house_with(&[("keys", file.to_str().unwrap())]);
+    for wrong in ["front", "old", "k3y2", ""] {
+        assert!(house.publish(wrong).await.0.is_err(), "{wrong}");
+    }
+    let (client, _task) = house.publish("k3y").await;
+    let mut client = client.unwrap();
+    send_film(&mut client).await;
+    client.unpublish().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert!(house.playlist("front", "video").ends_with("#EXT-X-ENDLIST\n"));
+    for path in house.files() {
+        let is_text = path.extension().is_some_and(|extension| extension == "m3u8");
+        let has_key =
+            path.to_string_lossy().contains("k3y") || is_text && fs::read_to_string(&path).unwrap().contains("k3y");
+        assert!(!has_key, "{}", path.display());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signed_name_is_let_in_from_anywhere() {
+    let house = house_with(&[("sign-key", "s3cret")]);
+    let signed = auth::sign("s3cret", "cam1", Duration::from_secs(60)).unwrap();
+    assert!(house.publish(&signed).await.0.is_ok());
+    assert!(house.publish("cam2").await.0.is_err());
+    assert!(house.publish(&signed.replace("cam1", "cam2")).await.0.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_in_all_are_limited() {
+    let house = house_with(&[("open", "true"), ("max-streams", "1")]);
+    let (first, _task) = house.publish("a").await;
+    let mut first = first.unwrap();
+    assert!(house.publish("b").await.0.is_err());
+    send_film(&mut first).await;
+    first.unpublish().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert!(house.publish("b").await.0.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_over_its_bitrate_is_closed_and_kept() {
+    let house = house_with(&[("open", "true"), ("max-bitrate", "400k")]);
+    let (client, task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
+    let mut sent = 0;
+    for (tag, time) in film.round(0) {
+        if client.send(tag, time).await.is_err() {
+            break;
+        }
+        sent += tag.body.len();
+    }
+    assert!((500_000..700_000).contains(&sent), "400 kbit/s over 10 s are 500,000 bytes: {sent}");
+    let start = Instant::now();
+    task.await.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 30, "the grace time");
 }
 
 #[tokio::test(start_paused = true)]
@@ -393,4 +487,119 @@ async fn a_listening_server_says_where_and_stops_when_told() {
         Ok(mut socket) => matches!(socket.read(&mut byte).await, Ok(0) | Err(_)),
         Err(_) => true,
     });
+}
+
+/// A whole server over sockets, stopped when dropped.
+async fn serve_with(flags: &[(&str, &str)]) -> (SocketAddr, Option<SocketAddr>, AbortOnDrop) {
+    let find = |name: &str| flags.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+    let config = Config::resolve(&Given::collect(find, |_| None, None).unwrap()).unwrap();
+    let server = Server::bind(&config, WhenTaken::Fail, WhenTaken::Fail).unwrap();
+    let (rtmp, rtmps) = (server.rtmp_address().unwrap(), server.rtmps_address().unwrap());
+    let running = AbortOnDrop::spawn(async { server.run(std::future::pending()).await.unwrap() });
+    (rtmp, rtmps, running)
+}
+
+#[tokio::test]
+async fn a_publish_goes_over_tls_and_a_new_certificate_is_taken_without_a_restart() {
+    use tokio_rustls::rustls::pki_types::ServerName;
+
+    let folder = tempfile::tempdir().unwrap();
+    let [out, certificate, key] = ["out", "c.pem", "k.pem"].map(|name| folder.path().join(name));
+    let trust = tls::tests::make(&certificate, &key);
+    let paths = [&out, &certificate, &key].map(|path| path.to_str().unwrap().to_owned());
+    let flags = [
+        ("rtmp", "127.0.0.1:0"),
+        ("rtmps", "127.0.0.1:0"),
+        ("out", &paths[0]),
+        ("tls-cert", &paths[1]),
+        ("tls-key", &paths[2]),
+    ];
+    let (_, rtmps, _running) = serve_with(&flags).await;
+    let rtmps = rtmps.unwrap();
+    let localhost = || ServerName::try_from("localhost").unwrap();
+    let dial = || tokio::net::TcpStream::connect(rtmps);
+
+    let socket = trust.connect(localhost(), dial().await.unwrap()).await.unwrap();
+    let mut client = Client::publish(socket, "live", "a").await.unwrap();
+    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
+    for (tag, time) in film.round(0) {
+        client.send(tag, time).await.unwrap();
+    }
+
+    let new_trust = tls::tests::make(&certificate, &key);
+    let start = Instant::now();
+    while new_trust.connect(localhost(), dial().await.unwrap()).await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(5));
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(trust.connect(localhost(), dial().await.unwrap()).await.is_err(), "the old one is no longer shown");
+
+    // The publisher that was there before goes on.
+    for (tag, time) in film.round(1) {
+        client.send(tag, time).await.unwrap();
+    }
+    client.unpublish().await.unwrap();
+    let start = Instant::now();
+    loop {
+        let inside = fs::read_dir(out.join("live/a")).into_iter().flatten().flatten();
+        let playlists = inside.filter_map(|entry| fs::read_to_string(entry.path().join("video.m3u8")).ok());
+        if playlists.into_iter().any(|playlist| playlist.ends_with("#EXT-X-ENDLIST\n")) {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(5));
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_speak_tls_on_its_port_is_closed_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let [out, certificate, key] = ["out", "c.pem", "k.pem"].map(|name| folder.path().join(name));
+    tls::tests::make(&certificate, &key);
+    let paths = [&out, &certificate, &key].map(|path| path.to_str().unwrap().to_owned());
+    let flags = [
+        ("rtmp", "127.0.0.1:0"),
+        ("rtmps", "127.0.0.1:0"),
+        ("out", &paths[0]),
+        ("tls-cert", &paths[1]),
+        ("tls-key", &paths[2]),
+    ];
+    let (_, rtmps, _running) = serve_with(&flags).await;
+    for first in [b"\x03", b"G"] {
+        let mut socket = tokio::net::TcpStream::connect(rtmps.unwrap()).await.unwrap();
+        socket.write_all(first).await.unwrap();
+        let start = Instant::now();
+        let mut rest = Vec::new();
+        let _ = socket.read_to_end(&mut rest).await;
+        assert!(start.elapsed() < Duration::from_secs(1));
+    }
+}
+
+#[tokio::test]
+async fn keys_are_read_again_when_they_change_and_nobody_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let [out, keys] = ["out", "keys.toml"].map(|name| folder.path().join(name));
+    fs::write(&keys, "first = 'a'\n").unwrap();
+    let paths = [&out, &keys].map(|path| path.to_str().unwrap().to_owned());
+    let (rtmp, _, _running) = serve_with(&[("rtmp", "127.0.0.1:0"), ("out", &paths[0]), ("keys", &paths[1])]).await;
+    let publish = async |key| {
+        let socket = tokio::net::TcpStream::connect(rtmp).await.unwrap();
+        Client::publish(socket, "live", key).await
+    };
+    let mut client = publish("first").await.unwrap();
+    let second = auth::add_key(&keys, "b").unwrap();
+    fs::write(&keys, fs::read_to_string(&keys).unwrap().replace("first = 'a'", "")).unwrap();
+    let start = Instant::now();
+    let _second = loop {
+        if let Ok(client) = publish(&second).await {
+            break client;
+        }
+        assert!(start.elapsed() < Duration::from_secs(5));
+        sleep(Duration::from_millis(50)).await;
+    };
+    assert!(publish("first").await.is_err());
+    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
+    for (tag, time) in film.round(0) {
+        client.send(tag, time).await.unwrap();
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use upscope::action::{Action, ObjectKind, StreamName};
 use upscope::flv::file::FileTags;
-use upscope::flv::{Tag, Tags, parse_audio, parse_data, parse_video};
+use upscope::flv::{Tag, parse_audio, parse_data, parse_video};
 use upscope::hls::Window;
 use upscope::media::Moment;
 use upscope::packager::{Packager, Settings};
@@ -174,7 +174,7 @@ impl Broadcast {
                 let parsed = match message.kind {
                     MessageKind::Audio => parse_audio(message.timestamp, &message.body),
                     MessageKind::Video => parse_video(message.timestamp, &message.body),
-                    MessageKind::Data => parse_data(message.timestamp, &message.body).map(Tags::from),
+                    MessageKind::Data => parse_data(message.timestamp, &message.body),
                 };
                 for tag in parsed.into_iter().flatten() {
                     self.tag(tag);

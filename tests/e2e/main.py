@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack, contextmanager
 
 import browser
+import codecs_pushed
 import media
 import obs
 import publishers
@@ -35,7 +36,7 @@ report = Report()
 
 
 def main(parts):
-    parts = parts or ["publishers", "obs", "players", "drop", "demo"]
+    parts = parts or ["publishers", "codecs", "obs", "players", "drop", "demo"]
     for folder in (LOGS, WORK / "out", WORK / "chromium"):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -46,6 +47,9 @@ def main(parts):
         web = WebServer([whole, window])
         if "publishers" in parts:
             together(*(lambda each=each: push_and_compare(each, whole, web) for each in all_publishers(clip)))
+        if "codecs" in parts:
+            for case in codecs_pushed.CASES:
+                codecs_pushed.push_and_compare(case, whole, web, report)
         if "obs" in parts:
             stream_from_obs(clip, whole, web)
         if "players" in parts:
@@ -67,6 +71,8 @@ def stopped_at_the_end(upscope):
         assert time.monotonic() - began <= 1, f"took {time.monotonic() - began:.1f} s"
         assert "panicked" not in upscope.process.log(), f"a panic, see {upscope.process.log_path}"
         notes.append(f"{1000 * (time.monotonic() - began):.0f} ms")
+    if not any(upscope.out.glob("*/*")):
+        return
     with report.check(f"upscope inspect finds nothing wrong in {upscope.out.name}/"):
         output_of([UPSCOPE, "inspect", upscope.out])
 
@@ -209,7 +215,7 @@ def play_after_the_end(player, page):
 def read_live(url):
     with report.check("ffmpeg: reads live as fast as it comes") as notes:
         began = time.monotonic()
-        progress = output_of(["ffmpeg", "-v", "error", "-xerror", "-nostats", "-progress", "-", "-i", url, "-t", 10, *media.TO_NOWHERE])
+        progress = output_of(["ffmpeg", "-v", "error", "-xerror", "-nostats", "-progress", "-", "-i", url, "-t", 10, *media.to_nowhere("ffmpeg")])
         frames = int(re.findall(rb"frame=(\d+)", progress)[-1])
         # Sound begins a little before the picture, and the last pictures of the ten seconds may still be in the decoder.
         assert 295 <= frames <= 301, f"{frames} frames in 10 s of a stream with 30 a second"

@@ -32,12 +32,14 @@ def seconds_of(source):
 
 # Decodes to nowhere. The times are left alone: rounded to whole frames, those of an encoder that was late for one
 # would fall together, and ffmpeg would complain about its own rounding.
-TO_NOWHERE = ["-fps_mode", "passthrough", "-enc_time_base", "-1", "-f", "null", "-"]
+def to_nowhere(program):
+    time_base = "-1" if program == "ffmpeg" else "demux"  # Debian's ffmpeg does not know the word yet
+    return ["-fps_mode", "passthrough", "-enc_time_base", time_base, "-f", "null", "-"]
 
 
-def decode(url):
+def decode(url, program="ffmpeg"):
     """Decodes all of it; any complaint of the decoder is an error."""
-    done = subprocess.run(["ffmpeg", "-v", "error", "-xerror", "-nostdin", "-i", url, *TO_NOWHERE],
+    done = subprocess.run([program, "-v", "error", "-xerror", "-nostdin", "-i", url, *to_nowhere(program)],
                           capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and not done.stderr.strip(), f"ffmpeg complains: {done.stderr.strip()[:300] or done.returncode}"
 

@@ -126,7 +126,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let mut events = Vec::new();
         for result in results {
             match result {
-                ClientSessionResult::OutboundResponse(packet) => self.socket.write_all(&packet.bytes).await?,
+                ClientSessionResult::OutboundResponse(packet) => {
+                    self.socket.write_all(&packet.bytes).await?;
+                    // TLS holds back what the socket does not take.
+                    self.socket.flush().await?;
+                }
                 ClientSessionResult::RaisedEvent(event) => events.push(event),
                 ClientSessionResult::UnhandleableMessageReceived(_) => {}
             }

@@ -89,7 +89,7 @@ impl Film {
         let mut metadata = StreamMetadata::new();
         metadata.encoder = Some(concat!("upscope demo ", env!("CARGO_PKG_VERSION")).to_owned());
         for tag in all.iter().filter(|tag| tag.kind == FileTagKind::Data) {
-            if let Ok(Some(tag)) = parse_data(tag.timestamp, &tag.body)
+            if let Some(tag) = parse_data(tag.timestamp, &tag.body).ok().and_then(|mut tags| tags.next())
                 && let TagBody::Metadata(told) = tag.body
             {
                 metadata.video_width = told.width;

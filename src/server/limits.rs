@@ -1,0 +1,362 @@
+//! What strangers may have of us: connections, tries to publish, streams, log lines. Each limit has a name, which the
+//! log line and the refusal say.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::{Config, PerAddress};
+use crate::flv::{AudioPacket, AudioTag, TagBody, VideoPacket, VideoTag};
+
+/// Connections from one address at the same time, unless told.
+const CONNECTIONS_PER_ADDRESS: usize = 128;
+/// Tries to publish from one address in a minute, unless told. An encoder that tries again each second is not hindered.
+const PUBLISHES_PER_ADDRESS: usize = 60;
+/// The time over which tries to publish are counted.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Addresses whose tries are remembered at the same time; who comes beyond that is not hindered.
+const REMEMBERED_ADDRESSES: usize = 65_536;
+/// Decoder configurations that a publisher may bring in a minute: those of 16 tracks, or a phone that is turned each
+/// second, and then some.
+const CONFIGURATIONS_A_MINUTE: u32 = 120;
+/// Lines on what strangers do, in a second. More are counted and told as a number.
+const LINES_A_SECOND: u32 = 20;
+
+/// The limits, as told by the operator.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    connections: usize,
+    per_address: PerAddress,
+    publish_rate: PerAddress,
+    /// Streams that are published at the same time.
+    pub(super) streams: usize,
+    /// Of a stream, in bits per second over [`Bitrate::OVER`].
+    pub(super) bitrate: Option<u64>,
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Self {
+        Self {
+            connections: config.max_connections.0,
+            per_address: config.max_connections_per_address,
+            publish_rate: config.max_publish_rate,
+            streams: config.max_streams.0,
+            bitrate: config.max_bitrate.0,
+        }
+    }
+}
+
+/// A limit that somebody reached, named after its option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reached {
+    Connections(usize),
+    ConnectionsPerAddress(usize),
+    PublishRate(usize),
+    Streams(usize),
+    Bitrate(u64),
+    Refusals(u32),
+    Configurations(u32),
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connections(most) => write!(f, "{most} connections are open (max-connections)"),
+            Self::ConnectionsPerAddress(most) => {
+                write!(f, "{most} connections from its address are open (max-connections-per-address)")
+            }
+            Self::PublishRate(most) => {
+                write!(f, "more than {most} tries to publish from its address in a minute (max-publish-rate)")
+            }
+            Self::Streams(most) => write!(f, "{most} streams are published (max-streams)"),
+            Self::Bitrate(most) => {
+                write!(f, "more than {} kbit/s over {:?} (max-bitrate)", most / 1000, Bitrate::OVER)
+            }
+            Self::Refusals(most) => write!(f, "refused {most} times"),
+            Self::Configurations(most) => write!(f, "more than {most} changes of configuration in a minute"),
+        }
+    }
+}
+
+/// Counts who is here.
+#[derive(Debug)]
+pub(super) struct Gate {
+    limits: Limits,
+    counts: Mutex<Counts>,
+    lines: Mutex<Lines>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: usize,
+    by_address: HashMap<IpAddr, usize>,
+    tries: HashMap<IpAddr, Tries>,
+}
+
+/// Tries to publish since a minute began.
+#[derive(Debug)]
+struct Tries {
+    since: Instant,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Lines {
+    since: Instant,
+    count: u32,
+    unsaid: u64,
+}
+
+impl Gate {
+    pub(super) fn new(limits: Limits) -> Arc<Self> {
+        let lines = Lines { since: Instant::now(), count: 0, unsaid: 0 };
+        Arc::new(Self { limits, counts: Mutex::default(), lines: Mutex::new(lines) })
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Lets a connection in, until what is returned is dropped.
+    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Admission, Reached> {
+        let mut counts = lock(&self.counts);
+        if counts.connections >= self.limits.connections {
+            return Err(Reached::Connections(self.limits.connections));
+        }
+        let place = place(address);
+        let from_there = counts.by_address.get(&place).copied().unwrap_or(0);
+        if let Some(most) = most(self.limits.per_address, address, CONNECTIONS_PER_ADDRESS)
+            && from_there >= most
+        {
+            return Err(Reached::ConnectionsPerAddress(most));
+        }
+        counts.connections += 1;
+        counts.by_address.insert(place, from_there + 1);
+        Ok(Admission { gate: Arc::clone(self), place, arrived: Instant::now() })
+    }
+
+    /// Counts a try to publish.
+    pub(super) fn try_to_publish(&self, address: IpAddr) -> Result<(), Reached> {
+        let Some(most) = most(self.limits.publish_rate, address, PUBLISHES_PER_ADDRESS) else { return Ok(()) };
+        let now = Instant::now();
+        let mut counts = lock(&self.counts);
+        let tries = &mut counts.tries;
+        if tries.len() >= REMEMBERED_ADDRESSES {
+            tries.retain(|_, tries| now < tries.since + MINUTE);
+            if tries.len() >= REMEMBERED_ADDRESSES {
+                return Ok(());
+            }
+        }
+        let of_place = tries.entry(place(address)).or_insert(Tries { since: now, count: 0 });
+        if now >= of_place.since + MINUTE {
+            *of_place = Tries { since: now, count: 0 };
+        }
+        of_place.count += 1;
+        if of_place.count > most { Err(Reached::PublishRate(most)) } else { Ok(()) }
+    }
+
+    /// Whether one more line on what strangers do may be logged now.
+    pub(super) fn may_log(&self) -> bool {
+        let now = Instant::now();
+        let mut lines = lock(&self.lines);
+        if now >= lines.since + Duration::from_secs(1) {
+            let unsaid = lines.unsaid;
+            *lines = Lines { since: now, count: 0, unsaid: 0 };
+            if unsaid > 0 {
+                tracing::info!("{unsaid} more lines like these were left out");
+            }
+        }
+        lines.count += 1;
+        let may_log = lines.count <= LINES_A_SECOND;
+        lines.unsaid += u64::from(!may_log);
+        may_log
+    }
+}
+
+/// A connection that was let in; it counts until this is dropped.
+#[derive(Debug)]
+pub(super) struct Admission {
+    gate: Arc<Gate>,
+    place: IpAddr,
+    /// When it came.
+    pub(super) arrived: Instant,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let mut counts = lock(&self.gate.counts);
+        counts.connections -= 1;
+        if let Some(count) = counts.by_address.get_mut(&self.place) {
+            *count -= 1;
+            if *count == 0 {
+                counts.by_address.remove(&self.place);
+            }
+        }
+    }
+}
+
+/// Counts what a publisher sends.
+#[derive(Debug)]
+pub(super) struct Bitrate {
+    since: Instant,
+    received: u64,
+}
+
+impl Bitrate {
+    /// A key frame may be many times the average; ten seconds hold several.
+    const OVER: Duration = Duration::from_secs(10);
+
+    /// Counts from `received` bytes on.
+    pub(super) fn new(received: u64) -> Self {
+        Self { since: Instant::now(), received }
+    }
+
+    /// Takes note that `received` bytes have come, of which there may be `most` bits a second.
+    pub(super) fn check(&mut self, received: u64, most: u64) -> Result<(), Reached> {
+        if (received - self.received).saturating_mul(8) > most.saturating_mul(Self::OVER.as_secs()) {
+            return Err(Reached::Bitrate(most));
+        }
+        let now = Instant::now();
+        if now >= self.since + Self::OVER {
+            *self = Self { since: now, received };
+        }
+        Ok(())
+    }
+}
+
+/// Watches the changes of decoder configurations: each costs viewers a header and a discontinuity.
+#[derive(Debug, Default)]
+pub(super) struct Configurations {
+    /// Kind, track and hash of the record.
+    known: Vec<(bool, u8, u64)>,
+    since: Option<Instant>,
+    changes: u32,
+}
+
+impl Configurations {
+    /// Takes note of what a tag says.
+    pub(super) fn check(&mut self, tag: &TagBody) -> Result<(), Reached> {
+        let (is_video, track, record) = match tag {
+            TagBody::Video(VideoTag { track, packet: VideoPacket::SequenceStart(record), .. }) => {
+                (true, *track, record)
+            }
+            TagBody::Audio(AudioTag { track, packet: AudioPacket::SequenceStart(record), .. }) => {
+                (false, *track, record)
+            }
+            _ => return Ok(()),
+        };
+        let mut hasher = DefaultHasher::new();
+        record.hash(&mut hasher);
+        let hash = hasher.finish();
+        match self.known.iter_mut().find(|known| (known.0, known.1) == (is_video, track)) {
+            Some(known) if known.2 == hash => return Ok(()),
+            Some(known) => known.2 = hash,
+            None => self.known.push((is_video, track, hash)),
+        }
+        let now = Instant::now();
+        if self.since.is_none_or(|since| now >= since + MINUTE) {
+            self.since = Some(now);
+            self.changes = 0;
+        }
+        self.changes += 1;
+        if self.changes > CONFIGURATIONS_A_MINUTE {
+            Err(Reached::Configurations(CONFIGURATIONS_A_MINUTE))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn most(limit: PerAddress, address: IpAddr, usual: usize) -> Option<usize> {
+    match limit {
+        PerAddress::Most(most) => Some(most),
+        PerAddress::Auto => (!address.is_loopback()).then_some(usual),
+    }
+}
+
+/// Who has one IPv6 address has all of its /64.
+fn place(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Numbers only; right or nearly right whoever panicked.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Given;
+
+    fn gate(flags: &[(&str, &str)]) -> Arc<Gate> {
+        let find = |name: &str| flags.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        let given = Given::collect(find, |_| None, None).unwrap();
+        Gate::new(Limits::from(&Config::resolve(&given).unwrap()))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn connections_are_limited_in_all_and_for_each_address() {
+        let gate = gate(&[("max-connections", "3"), ("max-connections-per-address", "2")]);
+        let a = gate.enter(ip("192.0.2.1")).unwrap();
+        let _b = gate.enter(ip("192.0.2.1")).unwrap();
+        assert_eq!(gate.enter(ip("192.0.2.1")).err(), Some(Reached::ConnectionsPerAddress(2)));
+        let _c = gate.enter(ip("192.0.2.2")).unwrap();
+        assert_eq!(gate.enter(ip("192.0.2.3")).err(), Some(Reached::Connections(3)));
+        drop(a);
+        gate.enter(ip("192.0.2.1")).unwrap();
+    }
+
+    #[test]
+    fn a_64_is_one_address_and_this_machine_has_no_limit_unless_told() {
+        let gate = gate(&[]);
+        let held: Vec<_> = (0..128).map(|i| gate.enter(ip(&format!("2001:db8:0:1::{i:x}"))).unwrap()).collect();
+        assert!(gate.enter(ip("2001:db8:0:1:ffff::1")).is_err());
+        assert!(gate.enter(ip("2001:db8:0:2::1")).is_ok());
+        let local: Vec<_> = (0..1000).map(|_| gate.enter(ip("127.0.0.1")).unwrap()).collect();
+        drop((held, local));
+        assert!(lock(&gate.counts).by_address.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tries_to_publish_are_counted_by_the_minute() {
+        let gate = gate(&[("max-publish-rate", "2")]);
+        let peer = ip("127.0.0.1");
+        assert_eq!([0; 3].map(|_| gate.try_to_publish(peer)), [Ok(()), Ok(()), Err(Reached::PublishRate(2))]);
+        assert_eq!(gate.try_to_publish(ip("192.0.2.1")), Ok(()));
+        tokio::time::advance(MINUTE).await;
+        assert_eq!(gate.try_to_publish(peer), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_are_limited_by_the_second() {
+        let gate = gate(&[]);
+        let said = |gate: &Gate| (0..500).filter(|_| gate.may_log()).count();
+        assert_eq!(said(&gate), 20);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(said(&gate), 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bitrate_may_be_passed_for_a_moment_but_not_for_ten_seconds() {
+        let mut bitrate = Bitrate::new(0);
+        let most = 8_000_000;
+        assert_eq!(bitrate.check(9_000_000, most), Ok(()));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert_eq!(bitrate.check(10_000_000, most), Ok(()));
+        assert_eq!(bitrate.check(20_000_000, most), Ok(()));
+        assert_eq!(bitrate.check(20_000_001, most), Err(Reached::Bitrate(most)));
+    }
+}

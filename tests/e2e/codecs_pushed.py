@@ -1,0 +1,90 @@
+"""Every codec that is carried, pushed by a present-day ffmpeg as Enhanced RTMP (or as FLV always had it)."""
+
+import re
+from collections import defaultdict, namedtuple
+
+import publishers
+from media import decode
+from playlist import wait_for_end
+from server import fetch
+from tools import Process, output_of
+
+SECONDS = 5
+# Encoder options for picture and sound; what CODECS has to say, and what else has to stand in the multivariant playlist.
+Case = namedtuple("Case", "name video audio codecs attributes")
+
+X264 = "libx264 -preset ultrafast -pix_fmt yuv420p -g 50"
+HDR10 = (
+    "libx265 -preset ultrafast -pix_fmt yuv420p10le -g 50 -vf setparams=color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc "
+    "-x265-params log-level=error:max-cll=1000,400:"
+    "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1)")
+HLG = (
+    "libx265 -preset ultrafast -pix_fmt yuv420p10le -g 50 -x265-params log-level=error "
+    "-vf setparams=color_primaries=bt2020:color_trc=arib-std-b67:colorspace=bt2020nc")
+STEREO = "-ar 48000 -ac 2"
+
+CASES = [
+    Case("h264-422-10", "libx264 -preset ultrafast -pix_fmt yuv422p10le -g 50", "aac -ac 2", "avc1.7a000c,mp4a.40.2", []),
+    Case("h264-444", "libx264 -preset ultrafast -pix_fmt yuv444p -g 50", "aac -ac 1", "avc1.f4000c,mp4a.40.2", ['CHANNELS="1"']),
+    Case("hevc", "libx265 -preset ultrafast -x265-params log-level=error -g 50", "aac", "hvc1.1.6.L60.90,mp4a.40.2", []),
+    Case("hevc-hdr10", HDR10, "aac", "hvc1.2.4.L60.90,mp4a.40.2", ["VIDEO-RANGE=PQ"]),
+    Case("hevc-hlg", HLG, "aac", "hvc1.2.4.L60.90,mp4a.40.2", ["VIDEO-RANGE=HLG"]),
+    Case("av1", "libsvtav1 -preset 12 -g 50", "aac", "av01.0.00M.08,mp4a.40.2", []),
+    Case("vp9", "libvpx-vp9 -deadline realtime -cpu-used 8 -g 50", "aac", "vp09.00.11.08,mp4a.40.2", []),
+    Case("aac-71", X264, "aac -ar 48000 -ac 8", "avc1.42c00c,mp4a.40.2", ['CHANNELS="8"']),
+    Case("opus", X264, f"libopus {STEREO}", "avc1.42c00c,opus", ['CHANNELS="2"']),
+    Case("opus-60ms", X264, f"libopus -frame_duration 60 {STEREO}", "avc1.42c00c,opus", []),
+    Case("opus-51", X264, "libopus -mapping_family 1 -ar 48000 -ac 6", "avc1.42c00c,opus", ['CHANNELS="6"']),
+    Case("flac", X264, f"flac {STEREO}", "avc1.42c00c,fLaC", ['CHANNELS="2"']),
+    Case("flac-96k", X264, "flac -sample_fmt s32 -ar 96000 -ac 2", "avc1.42c00c,fLaC", []),
+    Case("mp3", X264, f"libmp3lame {STEREO}", "avc1.42c00c,mp4a.40.34", ['CHANNELS="2"']),
+    Case("mp3-22k", X264, "libmp3lame -ar 22050 -ac 1", "avc1.42c00c,mp4a.40.34", ['CHANNELS="1"']),
+    Case("ac3", X264, f"ac3 {STEREO}", "avc1.42c00c,ac-3", ['CHANNELS="2"']),
+    Case("eac3-51", X264, "eac3 -ar 48000 -ac 6", "avc1.42c00c,ec-3", ['CHANNELS="6"']),
+    # What HLS does not carry is left out, and the other track goes on.
+    Case("nellymoser", X264, "nellymoser -ar 44100 -ac 1", "avc1.42c00c", []),
+    Case("h263", "flv -g 50", "aac", "mp4a.40.2", []),
+    Case("vvc", "libvvenc -preset faster -g 50", "aac", "mp4a.40.2", []),
+]
+
+
+def push_and_compare(case, upscope, web, report):
+    program = publishers.modern_ffmpeg()
+    kept = publishers.MEDIA / f"codec-{case.name}.flv"
+    url = web.playlist_url(upscope, case.name)
+    with report.check(f"codec {case.name}: every packet comes out, decodes, and is called by its name") as notes:
+        kept.parent.mkdir(exist_ok=True)
+        Process(f"codec-{case.name}", [
+            program, "-hide_banner", "-loglevel", "info", "-y",
+            "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000",
+            "-t", SECONDS, "-map", "0:v", "-map", "1:a", "-flags", "+global_header",
+            "-c:v", *case.video.split(), "-c:a", *case.audio.split(),
+            "-f", "tee", f"[f=flv]{kept}|[f=flv]{upscope.app_url}/{case.name}"]).expect_success(120)
+        wait_for_end(url, 10)
+        multivariant = fetch(url)[1].decode()
+        codecs = re.findall(r'CODECS="([^"]*)"', multivariant)
+        assert codecs == [case.codecs], f"CODECS are {codecs}, not {case.codecs}"
+        for attribute in case.attributes:
+            assert attribute in multivariant, f"{attribute} is not in the multivariant playlist"
+        sent, served = packets_of(program, kept), packets_of(program, url)
+        for codec in served:
+            assert served[codec] == sent[codec], f"{codec}: {len(sent[codec])} packets in, {len(served[codec])} out"
+        assert len(served) == case.codecs.count(",") + 1, f"served are {sorted(served)}"
+        decode(url, program)
+        notes.append(case.codecs)
+        notes.append(" and ".join(f"{len(packets)} {codec}" for codec, packets in sorted(served.items())))
+
+
+def packets_of(program, source):
+    """The hashes of the packets of each track, by the codec's name. AV1's temporal delimiters do not count, as files have none."""
+    listed = output_of([program, "-v", "error", "-i", source, "-map", "0", "-c", "copy", "-f", "framehash", "-hash", "md5", "-"])
+    names = dict(re.findall(r"^#codec_id (\d+): (\w+)$", listed.decode(), re.MULTILINE))
+    if "av1" in names.values():
+        without = ["-bsf:v", "av1_metadata=td=remove"]
+        listed = output_of([program, "-v", "error", "-i", source, "-map", "0", "-c", "copy", *without, "-f", "framehash", "-hash", "md5", "-"])
+    packets = defaultdict(list)
+    for line in listed.decode().splitlines():
+        if not line.startswith("#"):
+            fields = [field.strip() for field in line.split(",")]
+            packets[names[fields[0]]].append(fields[-1])
+    return packets
