@@ -4,9 +4,10 @@
 //! second it prints a line of JSON on what it has sent; `benches/compare` reads it.
 #![expect(clippy::disallowed_methods, reason = "sends by the clock")]
 
-#[path = "../common/mod.rs"]
-#[allow(dead_code, reason = "shared with programs that need other parts")]
-mod common;
+#[path = "../common/conversation.rs"]
+mod conversation;
+#[path = "../common/media.rs"]
+mod media;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,8 +20,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use clap::{Parser, ValueEnum};
 
-use self::common::conversation::{self, HANDSHAKE_BYTES, HELLO_BYTES};
-use self::common::media::{Profile, Program, ROUND_MS};
+use self::conversation::{HANDSHAKE_BYTES, HELLO_BYTES};
+use self::media::{Profile, Program, ROUND_MS};
 
 /// Publishes the same footage many times.
 #[derive(Debug, Parser)]
@@ -72,9 +73,7 @@ enum Speed {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let program = Program::new(options.profile)?;
-    let sockets = (0..options.publishers)
-        .map(|number| connect(&options, number, &program).with_context(|| format!("publisher {number}")))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let sockets = connect_all(&options, &program)?;
     println!(
         r#"{{"event":"connected","round_s":{},"round_bytes":{},"payload_bytes":{}}}"#,
         ROUND_MS / 1000,
@@ -90,6 +89,29 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// In the order of their numbers. Some servers let everybody wait a while, so many are let wait together.
+fn connect_all(options: &Options, program: &Program) -> anyhow::Result<Vec<TcpStream>> {
+    let mut sockets = Vec::new();
+    let all: Vec<_> = (0..options.publishers).collect();
+    for together in all.chunks(CONNECT_TOGETHER) {
+        let connected: Vec<_> = thread::scope(|scope| {
+            let connecting: Vec<_> = together
+                .iter()
+                .map(|&number| {
+                    let connect = move || connect(options, number, program);
+                    (number, scope.spawn(connect))
+                })
+                .collect();
+            connecting.into_iter().map(|(number, connecting)| (number, connecting.join())).collect()
+        });
+        for (number, socket) in connected {
+            let socket = socket.map_err(|_| anyhow::anyhow!("a publisher's thread panicked"))?;
+            sockets.push(socket.with_context(|| format!("publisher {number}"))?);
+        }
+    }
+    Ok(sockets)
 }
 
 /// A connection that is let publish, with everything said that comes before media.
@@ -275,6 +297,8 @@ fn report(time_us: u64, sent_bytes: u64, latest_us: u64) {
     println!(r#"{{"event":"sent","time_us":{time_us},"bytes":{sent_bytes},"late_us":{latest_us}}}"#);
 }
 
+/// How many connect at the same time.
+const CONNECT_TOGETHER: usize = 32;
 /// Over which time publishers begin, in microseconds: a group of pictures.
 const SPREAD_US: u64 = 2_000_000;
 /// When to try again what a server did not take, in microseconds.
