@@ -25,8 +25,14 @@ const QUEUED_SAMPLES: usize = 4_096;
 /// The longest time from decoding to showing that audio cuts take into account, in microseconds.
 const LONGEST_DELAY_US: i64 = 1_000_000;
 
-/// The most bytes that wait for the leading track.
+/// The most bytes that wait for the leading track, of all others together.
 const QUEUED_BYTES: usize = 4 << 20;
+
+/// What a waiting sample counts for beside its bytes: itself, and the block that it may be cut from.
+const QUEUED_SAMPLE_BYTES: usize = 1 << 10;
+
+/// Pictures smaller than this are copied when they wait, so that they do not keep a large block alive.
+const COPIED_BYTES: usize = 16 << 10;
 
 /// Cuts tracks into segments: `handle_item` in, `poll_output` out.
 #[derive(Debug)]
@@ -207,7 +213,9 @@ impl Segmenter {
             self.lead(sample);
             self.follow_all();
         } else {
-            rendition.queue.push_back(Queued::Sample(sample));
+            let is_small_picture = id.kind == TrackKind::Video && sample.data.len() < COPIED_BYTES;
+            let data = if is_small_picture { sample.data.to_vec().into() } else { sample.data };
+            rendition.queue.push_back(Queued::Sample(Sample { data, ..sample }));
             self.follow(position, Haste::Wait);
             while self.is_leader_overdue(position) {
                 self.cut_without_leader();
@@ -375,12 +383,13 @@ impl Segmenter {
         let leader = &self.renditions[0];
         let bytes = |queued: &Queued| match queued {
             Queued::Track(_) => 0,
-            Queued::Sample(sample) => sample.data.len(),
+            Queued::Sample(sample) => QUEUED_SAMPLE_BYTES + sample.data.len(),
         };
         !follower.queue.is_empty()
             && (follower.received_us > self.horizon_us + patience_us(leader)
                 || follower.queue.len() > QUEUED_SAMPLES
-                || follower.queue.iter().map(bytes).sum::<usize>() > QUEUED_BYTES)
+                || self.renditions.iter().flat_map(|rendition| &rendition.queue).map(bytes).sum::<usize>()
+                    > QUEUED_BYTES)
     }
 
     /// The longest open segment in microseconds, if the leader's ends at `leader_end_us` or with its last sample, the

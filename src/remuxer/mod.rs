@@ -36,6 +36,12 @@ const AUDIO_LEAD_MS: i64 = 450;
 /// The most that is held back while tracks are awaited, in bytes.
 const GATHERED_BYTES: usize = 4 << 20;
 
+/// What a frame that is held back counts for beside its bytes, so that very many empty ones are noticed.
+const GATHERED_FRAME_BYTES: usize = 256;
+
+/// Frames smaller than this are copied when they are held back.
+const COPIED_BYTES: usize = 16 << 10;
+
 /// The most tracks of a broadcast (Enhanced RTMP multitrack).
 const MOST_TRACKS: usize = 16;
 
@@ -362,8 +368,10 @@ impl Remuxer {
             }
             Phase::Gathering(gathering) => {
                 gathering.first_timestamp.get_or_insert(frame.timestamp);
-                gathering.bytes += frame.data.len();
-                gathering.frames.push(frame);
+                gathering.bytes += GATHERED_FRAME_BYTES + frame.data.len();
+                // A small frame does not keep the block alive that it was cut from.
+                let data = if frame.data.len() < COPIED_BYTES { frame.data.to_vec().into() } else { frame.data };
+                gathering.frames.push(PlaceableFrame { data, ..frame });
                 self.check_gathered()
             }
         }

@@ -40,11 +40,14 @@ impl Assembly {
         body
     }
 
-    /// Adds `payload` to a body that will be `length` bytes long. It grows by no more than it has already.
+    /// Adds `payload` to a body that will be `length` bytes long. It grows by no more than it has already; a large one
+    /// gets room for all that was announced, once, because half-size copies on the way would cost more: pages that
+    /// nothing was written to are not there.
     pub(super) fn extend(body: &mut BytesMut, payload: &[u8], length: usize) {
         if body.capacity() - body.len() < payload.len() {
             let missing = length.saturating_sub(body.len()).max(payload.len());
-            body.reserve(body.len().max(FIRST_BYTES).clamp(payload.len(), missing));
+            let more = if body.len() >= LARGE_BYTES / 2 { missing } else { body.len().max(FIRST_BYTES) };
+            body.reserve(more.clamp(payload.len(), missing));
         }
         body.extend_from_slice(payload);
     }
@@ -79,8 +82,8 @@ impl Assembly {
     }
 }
 
-/// About a second of AAC.
-const AUDIO_BLOCK_BYTES: usize = 16 * 1024;
+/// A dozen AAC frames. One that is held back keeps its block alive, so blocks are small.
+const AUDIO_BLOCK_BYTES: usize = 4 * 1024;
 /// About a quarter of a second of video at 4 Mbit/s.
 const VIDEO_BLOCK_BYTES: usize = 128 * 1024;
 /// Reserved for a body outside the blocks before its first byte.

@@ -630,28 +630,28 @@ mod tests {
         assert!(error.to_string().ends_with("at most 32 chunk streams"), "{error}");
 
         let mut reader = ChunkReader::new(0);
-        let too_long = [4, 0, 0, 0, 0x80, 0, 1, 9, 1, 0, 0, 0];
+        let too_long = [4, 0, 0, 0, 0x40, 0, 1, 9, 1, 0, 0, 0];
         let error = read_all(&mut reader, &too_long).unwrap_err();
-        assert_eq!(error, Error::Limit { at: 12, what: "bytes in a message", limit: 8 << 20 });
+        assert_eq!(error, Error::Limit { at: 12, what: "bytes in a message", limit: 4 << 20 });
     }
 
     #[test]
     fn what_unfinished_messages_hold_is_limited_in_all() {
         let mut reader = ChunkReader::new(0);
         read_all(&mut reader, &Writer::new().set_chunk_size(0xFF_FFFF)).unwrap();
-        let piece = vec![0; 5 << 20];
-        // 8 MiB announced on each of two chunk streams, 5 MiB sent on each.
-        read_all(&mut reader, &[4, 0, 0, 0, 0x80, 0, 0, 9, 1, 0, 0, 0]).unwrap();
+        let piece = vec![0; 3 << 20];
+        // 4 MiB announced on each of two chunk streams, 3 MiB sent on each.
+        read_all(&mut reader, &[4, 0, 0, 0, 0x40, 0, 0, 9, 1, 0, 0, 0]).unwrap();
         read_all(&mut reader, &piece).unwrap();
-        assert_eq!(reader.unfinished_bytes(), 5 << 20);
-        read_all(&mut reader, &vec![0; 3 << 20]).unwrap();
+        assert_eq!(reader.unfinished_bytes(), 3 << 20);
+        read_all(&mut reader, &vec![0; 1 << 20]).unwrap();
         assert_eq!(reader.unfinished_bytes(), 0);
 
-        let mut writer = Writer { chunk_bytes: 5 << 20, ..Writer::new() };
+        let mut writer = Writer { chunk_bytes: 3 << 20, ..Writer::new() };
         let mut reader = ChunkReader::new(0);
-        read_all(&mut reader, &Writer::new().set_chunk_size(5 << 20)).unwrap();
+        read_all(&mut reader, &Writer::new().set_chunk_size(3 << 20)).unwrap();
         for chunk_stream_id in [4, 5] {
-            let sent = Sent::audio(chunk_stream_id, 0, &vec![0; 8 << 20]);
+            let sent = Sent::audio(chunk_stream_id, 0, &vec![0; 4 << 20]);
             let result = read_all(&mut reader, &writer.chunks(&sent)[0]);
             assert_eq!(result.is_err(), chunk_stream_id == 5);
         }

@@ -77,7 +77,8 @@ pub(super) fn split_aggregate(aggregate: RawMessage) -> impl Iterator<Item = Raw
             return None;
         }
         body.advance(TAG_HEADER_BYTES);
-        let tag_body = body.split_to(length);
+        // A copy, so that a small message that is held back does not keep the whole aggregate alive.
+        let tag_body = Bytes::copy_from_slice(&body.split_to(length));
         body.advance(BACK_POINTER_BYTES.min(body.len()));
         let offset = tag_timestamp.wrapping_sub(*first.get_or_insert(tag_timestamp));
         Some(RawMessage { type_id, timestamp: timestamp.wrapping_add(offset), stream_id, body: tag_body, end })

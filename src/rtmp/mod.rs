@@ -33,13 +33,17 @@ pub use session::{Connect, Event, Publish, PublishKind};
 /// What a peer may make us keep.
 pub mod limits {
     /// The longest message, and the most that all unfinished messages of a connection may hold together, in bytes.
-    /// A key frame of 8 MiB would be 128 Mbit/s in two frames a second.
-    pub const MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+    /// A key frame of 4 MiB each second would be 34 Mbit/s in key frames alone. One message may be on its way to the disk
+    /// while the next one comes, the allocator keeps what was freed for a while, and a publisher is to cost no more than
+    /// 16 MiB in all.
+    pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
     /// The most that a connection may hold before its first accepted publish, in bytes, looked at before each input.
     /// The largest `connect` seen in the field has 700.
     pub const BYTES_BEFORE_PUBLISH: usize = 16 * 1024;
     /// The most that may wait for the answer to a `Connect` or `Publish`, in bytes, looked at before each input.
     pub const WAITING_BYTES: usize = 256 * 1024;
+    /// Messages in an aggregate message; those seen in the field have some ten.
+    pub const AGGREGATED_MESSAGES: usize = 4096;
     /// Chunk streams on a connection; encoders use up to 6.
     pub const CHUNK_STREAMS: usize = 32;
     /// The largest chunk, in bytes: no message is longer (RTMP 1.0 §5.4.1). Larger sizes are taken and mean the same.

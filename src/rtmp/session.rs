@@ -18,6 +18,7 @@ use rml_amf0::Amf0Value;
 
 use super::command::{Command, split_query, url_path};
 use super::error::Error;
+use super::limits;
 use super::message::{Message, RawMessage, split_aggregate, type_id};
 use super::reply::{Replies, WINDOW_BYTES};
 use crate::amf0::Value;
@@ -222,7 +223,16 @@ impl Session {
     fn act(&mut self, message: RawMessage) -> Result<(), Error> {
         match message.type_id {
             type_id::AUDIO | type_id::VIDEO | type_id::DATA_AMF0 | type_id::DATA_AMF3 => self.media(message),
-            type_id::AGGREGATE => split_aggregate(message).for_each(|message| self.media(message)),
+            type_id::AGGREGATE => {
+                let (what, limit) = ("messages in an aggregate", limits::AGGREGATED_MESSAGES);
+                let at = message.end;
+                for (index, message) in split_aggregate(message).enumerate() {
+                    if index == limit {
+                        return Err(Error::Limit { at, what, limit: limit as u64 });
+                    }
+                    self.media(message);
+                }
+            }
             type_id::COMMAND_AMF0 | type_id::COMMAND_AMF3 => match Command::parse(message)? {
                 Some(command) => self.command(&command),
                 None => self.ignored += 1,

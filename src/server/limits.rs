@@ -25,7 +25,7 @@ const REMEMBERED_ADDRESSES: usize = 65_536;
 /// second, and then some.
 const CONFIGURATIONS_A_MINUTE: u32 = 120;
 /// Lines on what strangers do, in a second. More are counted and told as a number.
-const LINES_A_SECOND: u32 = 20;
+const LINES_A_SECOND: u32 = 100;
 
 /// The limits, as told by the operator.
 #[derive(Debug, Clone, Copy)]
@@ -344,9 +344,9 @@ mod tests {
     async fn lines_are_limited_by_the_second() {
         let gate = gate(&[]);
         let said = |gate: &Gate| (0..500).filter(|_| gate.may_log()).count();
-        assert_eq!(said(&gate), 20);
+        assert_eq!(said(&gate), 100);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(said(&gate), 20);
+        assert_eq!(said(&gate), 100);
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,6 +39,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 const LAST_BYTES: u64 = 8 << 20;
 /// How often a connection may be refused: one that goes on guesses.
 const MOST_REFUSALS: u32 = 5;
+/// How many publishes of a connection are told of though nothing was sent.
+const MOST_EMPTY_ENDINGS: u32 = 3;
 /// The longest name of an encoder that is logged, in characters.
 const LONGEST_ENCODER: usize = 64;
 
@@ -148,6 +150,8 @@ struct Session<'a, S> {
     alive_at: u64,
     /// Publishes that were refused.
     refusals: u32,
+    /// Publishes that were ended.
+    endings: u32,
     /// The limit that ends the connection.
     reached: Option<Reached>,
 }
@@ -179,6 +183,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             deadline: arrived + PUBLISH_WITHIN,
             alive_at: 0,
             refusals: 0,
+            endings: 0,
             reached: None,
         }
     }
@@ -414,10 +419,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
 
     async fn handle_unpublish(&mut self, stop: &Stop) {
         self.tell_done();
-        let Some(Live { mut broadcast, claim, .. }) = self.live.take() else { return };
+        let Some(Live { mut broadcast, claim, received_before, .. }) = self.live.take() else { return };
         broadcast.close();
         let (stream, summary) = (broadcast.name(), broadcast.summary());
-        tracing::info!(%stream, peer = %self.peer, "ended by its publisher; {summary}");
+        // Who begins and ends again and again does not fill the log.
+        self.endings += 1;
+        if self.endings <= MOST_EMPTY_ENDINGS || self.wire.received() > received_before + SIGN_OF_LIFE_BYTES {
+            tracing::info!(%stream, peer = %self.peer, "ended by its publisher; {summary}");
+        }
         self.deadline = Instant::now() + PUBLISH_WITHIN;
         broadcast::end(broadcast, claim.offer(), stop.clone()).await;
     }

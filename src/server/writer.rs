@@ -20,8 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use super::store::{MakeStore, Store};
 use crate::action::{Action, Key, ObjectKind};
 
-/// More than this in the queue, in bytes, and the publisher has to wait. With the batch in flight, this bounds what a
-/// stalled disk costs.
+/// More than this in the queue and in flight, in bytes, and the publisher has to wait: what a stalled disk costs.
 const MOST_QUEUED_BYTES: usize = 2 << 20;
 /// What an action counts for beside its body, in bytes, so that many empty ones fill the queue too.
 const ACTION_BYTES: usize = 256;
@@ -42,6 +41,7 @@ pub(super) struct Writer {
     in_flight: Option<JoinHandle<Outcome>>,
     queue: VecDeque<Action>,
     queued_bytes: usize,
+    in_flight_bytes: usize,
     trouble: Option<Trouble>,
     /// Objects that are not whole and never will be.
     lost: HashSet<Key>,
@@ -72,6 +72,7 @@ impl Writer {
             in_flight: None,
             queue: VecDeque::new(),
             queued_bytes: 0,
+            in_flight_bytes: 0,
             trouble: None,
             lost: HashSet::new(),
         }
@@ -94,7 +95,7 @@ impl Writer {
 
     /// Whether the publisher has to wait.
     pub(super) fn is_full(&self) -> bool {
-        self.queued_bytes > MOST_QUEUED_BYTES
+        self.queued_bytes + self.in_flight_bytes > MOST_QUEUED_BYTES
     }
 
     /// Waits until something has changed: a batch is done, or it was time for another try. Cancel safe.
@@ -102,6 +103,7 @@ impl Writer {
         if let Some(in_flight) = &mut self.in_flight {
             let joined = in_flight.await;
             self.in_flight = None;
+            self.in_flight_bytes = 0;
             match joined {
                 Ok(outcome) => self.finish_batch(outcome),
                 // A panic, which has been reported: its store is gone, and with it what was appended.
@@ -131,7 +133,7 @@ impl Writer {
         }
         let Some(mut store) = self.store.take() else { return };
         let mut left = std::mem::take(&mut self.queue);
-        self.queued_bytes = 0;
+        self.in_flight_bytes = std::mem::take(&mut self.queued_bytes);
         self.in_flight = Some(spawn_blocking(move || {
             while let Some(action) = left.front() {
                 if let Err(error) = store.perform(action) {
@@ -378,7 +380,7 @@ mod tests {
         writer.push(Action::Append { key: key("1.m4s"), body: vec![Bytes::from(vec![b'x'; MOST_QUEUED_BYTES])] });
         assert!(writer.is_full());
         writer.start();
-        assert!(!writer.is_full(), "it is in flight now");
+        assert!(writer.is_full(), "it is in flight now");
         writer.settle().await;
         assert!(!writer.is_full());
     }

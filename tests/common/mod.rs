@@ -16,6 +16,7 @@ pub(crate) mod case;
 pub(crate) mod chunk;
 pub(crate) mod mp4;
 pub(crate) mod output;
+pub(crate) mod peer;
 pub(crate) mod playlist;
 pub(crate) mod replay;
 pub(crate) mod run;

@@ -1,11 +1,13 @@
 //! The real program as a child process.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -34,10 +36,16 @@ pub(crate) struct Stopped {
 impl Server {
     /// Starts it, with a window that nothing in the corpus fills.
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more options.
+    pub(crate) fn start_with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_upscope"))
             .args(["serve", "--rtmp", "127.0.0.1:0", "--window", "1000", "--log", "info", "--out"])
             .arg(folder.path())
+            .args(options)
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -72,6 +80,55 @@ impl Server {
     /// Where it takes publishers.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it writes.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its memory in KiB by the name that /proc/PID/status has for it: `VmRSS` now, `VmHWM` at most.
+    pub(crate) fn memory_kib(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Starts the count of `VmHWM` anew.
+    pub(crate) fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+    }
+
+    /// How many files and sockets it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// What it has said so far.
+    pub(crate) fn log(&mut self) -> String {
+        self.log.extend(self.lines.try_iter());
+        self.log.join("\n")
+    }
+
+    /// Waits for a line that contains all of `words`.
+    pub(crate) fn says(&mut self, words: &[&str], patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let is_it = |line: &String| words.iter().all(|word| line.contains(word));
+        loop {
+            self.log.extend(self.lines.try_iter());
+            if self.log.iter().any(is_it) {
+                return true;
+            }
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.log.push(line),
+                Err(_) => return false,
+            }
+        }
     }
 
     /// Stops it as an operator does, with SIGTERM, and waits for it to end.
