@@ -127,7 +127,7 @@ fn greedy() -> Vec<(&'static str, Vec<u8>, usize)> {
             2,
         ),
         ("pictures alone, sounds promised", [both.clone(), times(&picture, 40, 400)].concat(), 5),
-        ("times at random", [both.clone(), times(&sound, 0x9E37_79B9, 20_000)].concat(), 3),
+        ("times at random", [both, times(&sound, 0x9E37_79B9, 20_000)].concat(), 3),
         ("commands without end", peer::create_stream().repeat(20_000), 3),
         ("half messages on many chunk streams", half_streams, 6),
         (
