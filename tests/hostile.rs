@@ -115,7 +115,7 @@ fn sessions() -> Vec<Hostile> {
             let half: Vec<u8> = half.collect();
             [
                 greeted(),
-                half.clone(),
+                half,
                 (0..300).flat_map(|_| (3..33).flat_map(|id| [vec![0xC0 | id], vec![2; 128]].concat())).collect(),
             ]
             .concat()
