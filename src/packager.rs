@@ -129,7 +129,7 @@ impl Packager {
         self.pump(now);
         self.segmenter.finish();
         self.pump(now);
-        self.presentation.finish();
+        self.presentation.finish(now.monotonic);
     }
 
     /// The next action; drain them after each input.

@@ -219,3 +219,16 @@ fn another_sample_rate_does_not_move_the_sound() {
         assert!(totals.late < 10, "{} frames left out", totals.late);
     }
 }
+
+#[test]
+fn the_playlists_of_an_ended_broadcast_start_with_the_same_segment() {
+    // The pictures go on into a segment of which there is no sound: their window moves on once more. Shaka Player does not
+    // come to the end of playlists that start apart.
+    let broadcast = play_to_the_end(hasty(), &[Step::VideoHeader(0), Step::AudioHeader(0, 0), both(5000), video(1000)]);
+    let first = |track: &str| {
+        let key = broadcast.memory.objects.keys().find(|key| key.ends_with(&format!("{track}.m3u8"))).unwrap();
+        let text = broadcast.memory.text(key);
+        text.lines().find_map(|line| line.strip_prefix("#EXT-X-MEDIA-SEQUENCE:")).unwrap().to_owned()
+    };
+    assert_eq!(first("video"), first("audio"));
+}

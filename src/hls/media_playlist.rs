@@ -38,6 +38,8 @@ pub(super) struct MediaPlaylist {
     are_segments_independent: bool,
     duration_us: u64,
     longest_us: u64,
+    /// The number behind the last segment that left.
+    gone_before: u64,
     is_ended: bool,
 }
 
@@ -58,6 +60,7 @@ impl MediaPlaylist {
             are_segments_independent: true,
             duration_us: 0,
             longest_us: 0,
+            gone_before: 0,
             is_ended: false,
         }
     }
@@ -88,18 +91,35 @@ impl MediaPlaylist {
         self.listed.push_back(Listed { segment, lines, map });
         let mut removed = Vec::new();
         while self.is_first_to_go() {
-            let Some(first) = self.listed.pop_front() else { break };
-            self.duration_us -= first.segment.duration_us;
-            // RFC 8216bis 6.2.2: its duration and that of the longest playlist that held it.
-            let keep_for = Duration::from_micros(first.segment.duration_us + self.longest_us);
-            removed.push(Removed { segment: first.segment, keep_for });
+            removed.extend(self.remove_first());
         }
         removed
     }
 
-    /// Nothing will be added.
-    pub(super) fn end(&mut self) {
+    /// The number behind the last segment that left; 0 while none has.
+    pub(super) fn gone_before(&self) -> u64 {
+        self.gone_before
+    }
+
+    /// Nothing will be added. From another rendition what lies before segment `number` has left, and so it does from this
+    /// one, if it has anything from there on; says what leaves.
+    pub(super) fn end(&mut self, number: u64) -> Vec<Removed> {
         self.is_ended = true;
+        let mut removed = Vec::new();
+        if self.listed.back().is_some_and(|last| last.segment.number >= number) {
+            while self.first().is_some_and(|first| first.number < number) {
+                removed.extend(self.remove_first());
+            }
+        }
+        removed
+    }
+
+    fn remove_first(&mut self) -> Option<Removed> {
+        let first = self.listed.pop_front()?.segment;
+        self.duration_us -= first.duration_us;
+        self.gone_before = first.number + 1;
+        // RFC 8216bis 6.2.2: its duration and that of the longest playlist that held it.
+        Some(Removed { segment: first, keep_for: Duration::from_micros(first.duration_us + self.longest_us) })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -198,7 +218,7 @@ mod tests {
         );
         push(&mut playlist, Segment { discontinuities: 1, ..segment(4) });
         push(&mut playlist, Segment { is_independent: false, discontinuities: 1, ..segment(5) });
-        playlist.end();
+        assert!(playlist.end(0).is_empty());
         let text = text(&playlist);
         assert!(text.contains("#EXT-X-MEDIA-SEQUENCE:3\n#EXT-X-DISCONTINUITY-SEQUENCE:1\n#EXT-X-MAP"), "{text}");
         assert!(text.ends_with("video-5.mp4\n#EXT-X-ENDLIST\n"), "{text}");

@@ -13,7 +13,7 @@ use crate::cmaf::{Chunk, Header, Segment};
 use crate::codec::Configuration;
 use crate::media::{Epoch, TrackId};
 
-use super::media_playlist::{MediaPlaylist, Window};
+use super::media_playlist::{MediaPlaylist, Removed, Window};
 use super::multivariant::{Choice, Measured, Multivariant};
 
 /// How much of the leading rendition is listed before the multivariant playlist goes out without a rendition that was
@@ -154,27 +154,27 @@ impl Presentation {
         let map_uri = format!("{track}-init-{}.mp4", segment.header);
         let removed = playlist.push(segment, &uri, &map_uri, program_date_time_us);
         let body = playlist.render();
-        self.leaving.extend(removed.into_iter().map(|removed| Leaving {
-            track,
-            segment: removed.segment,
-            due: now + removed.keep_for,
-        }));
+        self.leave(track, removed, now);
         self.put_media_playlist(track, body);
         self.refresh_multivariant();
         self.handle_time(now);
     }
 
-    /// Nothing will be added: all playlists say so, once.
-    pub fn finish(&mut self) {
+    /// Nothing will be added: all playlists say so, once. What has left one leaves all: a rendition that ended before the
+    /// others has let go less, and Shaka Player does not come to the end of playlists that start apart.
+    pub fn finish(&mut self, now: Duration) {
         if std::mem::replace(&mut self.is_ended, true) {
             return;
         }
+        let playlists = self.renditions.iter().filter_map(|rendition| rendition.playlist.as_ref());
+        let gone_before = playlists.map(MediaPlaylist::gone_before).max().unwrap_or(0);
         for position in 0..self.renditions.len() {
             let rendition = &mut self.renditions[position];
             let track = rendition.track;
             if let Some(playlist) = &mut rendition.playlist {
-                playlist.end();
+                let removed = playlist.end(gone_before);
                 let body = playlist.render();
+                self.leave(track, removed, now);
                 self.put_media_playlist(track, body);
             }
         }
@@ -206,6 +206,12 @@ impl Presentation {
 
     fn key(&self, file: std::fmt::Arguments<'_>) -> Key {
         self.name.file(self.broadcast, file)
+    }
+
+    /// Remembers when what left a playlist may be deleted.
+    fn leave(&mut self, track: TrackId, removed: Vec<Removed>, now: Duration) {
+        let leaving = |Removed { segment, keep_for }| Leaving { track, segment, due: now + keep_for };
+        self.leaving.extend(removed.into_iter().map(leaving));
     }
 
     fn put_media_playlist(&mut self, track: TrackId, body: Vec<Bytes>) {
