@@ -1,5 +1,6 @@
 //! The stages joined: a publisher's tags in, actions out.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub struct Packager {
     remuxer: Remuxer,
     segmenter: Segmenter,
     presentation: Presentation,
-    notices: Vec<Notice>,
+    notices: VecDeque<Notice>,
     tracks: Vec<String>,
     has_said_start: bool,
     has_advised_keyframes: bool,
@@ -86,7 +87,7 @@ impl Packager {
             remuxer: Remuxer::new(settings.track_wait),
             segmenter: Segmenter::new(Cadence::new(settings.segment)),
             presentation: Presentation::new(name, broadcast, settings.window),
-            notices: Vec::new(),
+            notices: VecDeque::new(),
             tracks: Vec::new(),
             has_said_start: false,
             has_advised_keyframes: false,
@@ -99,7 +100,7 @@ impl Packager {
         if let Err(error) = self.remuxer.handle_tag(tag, received_at)
             && self.remuxer.dropped().malformed <= MOST_PASSED_OVER
         {
-            self.notices.push(Notice::PassedOver(error.to_string()));
+            self.notices.push_back(Notice::PassedOver(error.to_string()));
         }
         self.pump(received_at);
     }
@@ -139,7 +140,7 @@ impl Packager {
 
     /// The next thing to tell the operator.
     pub fn poll_notice(&mut self) -> Option<Notice> {
-        if self.notices.is_empty() { None } else { Some(self.notices.remove(0)) }
+        self.notices.pop_front()
     }
 
     /// What the broadcast came to so far.
@@ -188,8 +189,10 @@ impl Packager {
                 TrackKind::Video => format!(", {:.3} fps", f64::from(segment.samples) / seconds),
                 TrackKind::Audio => String::new(),
             };
-            self.notices
-                .push(Notice::Started(format!("{}{rate}, {kind:?} {kilobits:.0} kbit/s", self.tracks.join(" + "))));
+            self.notices.push_back(Notice::Started(format!(
+                "{}{rate}, {kind:?} {kilobits:.0} kbit/s",
+                self.tracks.join(" + ")
+            )));
         }
         let wanted = self.settings.segment.as_secs_f64();
         let gop = micros_as_seconds(self.segmenter.longest_gop_us());
@@ -200,7 +203,7 @@ impl Packager {
             } else {
                 format!("no key frame for more than {seconds:.1} s")
             };
-            self.notices.push(Notice::Advice(format!(
+            self.notices.push_back(Notice::Advice(format!(
                 "{found}: viewers wait longer for the picture; set the encoder's keyframe interval to {wanted} s"
             )));
         }

@@ -88,14 +88,13 @@ impl Cadence {
         if !is_sync {
             return length_us + head_start_us + sample_us > self.limit_us();
         }
+        self.longest_gop_us = self.longest_gop_us.max(gop_us);
         // OBS's key frames land at 1999, 3999 … ms: half a frame of tolerance. When key frames are rare, one that is a
         // little early is nearer to the wanted length than the next one.
         let tolerance_us = if gop_us >= self.wanted_us / 2 { self.wanted_us / 10 } else { 0 };
         if length_us + tolerance_us.max(sample_us / 2) >= self.wanted_us {
-            self.longest_gop_us = self.longest_gop_us.max(gop_us);
             return true;
         }
-        self.longest_gop_us = self.longest_gop_us.max(gop_us);
         if length_us + head_start_us + sample_us > self.limit_us() {
             return true;
         }

@@ -29,8 +29,6 @@ pub struct Presentation {
     renditions: Vec<Rendition>,
     epochs: VecDeque<Epoch>,
     multivariant: Option<Multivariant>,
-    /// The longest that any rendition lists, in microseconds.
-    listed_us: u64,
     /// What left a playlist, in the order in which it may be deleted.
     leaving: VecDeque<Leaving>,
     is_ended: bool,
@@ -45,6 +43,7 @@ struct Rendition {
     measured: Measured,
     /// Headers that were put and not deleted, oldest first.
     headers: VecDeque<PutHeader>,
+    /// What was ever listed, in microseconds.
     listed_us: u64,
 }
 
@@ -86,7 +85,6 @@ impl Presentation {
             renditions: Vec::new(),
             epochs: VecDeque::new(),
             multivariant: None,
-            listed_us: 0,
             leaving: VecDeque::new(),
             is_ended: false,
             actions: VecDeque::new(),
@@ -149,7 +147,6 @@ impl Presentation {
         let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.track == track) else { return };
         rendition.measured.add(&segment, target_duration_s);
         rendition.listed_us += segment.duration_us;
-        self.listed_us = self.listed_us.max(rendition.listed_us);
         let playlist = rendition.playlist.get_or_insert_with(|| MediaPlaylist::new(window, target_duration_s));
         let map_uri = format!("{track}-init-{}.mp4", segment.header);
         let removed = playlist.push(segment, &uri, &map_uri, program_date_time_us);
@@ -178,7 +175,6 @@ impl Presentation {
                 self.put_media_playlist(track, body);
             }
         }
-        self.listed_us = u64::MAX;
         self.refresh_multivariant();
     }
 
@@ -225,7 +221,9 @@ impl Presentation {
         let is_listed =
             |rendition: &&Rendition| rendition.playlist.as_ref().is_some_and(|playlist| !playlist.is_empty());
         let is_complete = self.renditions.iter().all(|rendition| is_listed(&rendition));
-        if !is_complete && self.multivariant.is_none() && self.listed_us < ABSENT_RENDITION_WAIT_US {
+        let may_yet_come =
+            !self.is_ended && self.renditions.iter().all(|rendition| rendition.listed_us < ABSENT_RENDITION_WAIT_US);
+        if !is_complete && self.multivariant.is_none() && may_yet_come {
             return;
         }
         let listed: Vec<(&Rendition, Vec<String>)> =

@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::{Configuration, Frame};
-use crate::flv::{AudioPacket, AudioTag, FourCc, Metadata, Tag, TagBody, VideoPacket, VideoTag};
+use crate::flv::{AudioPacket, AudioTag, FourCc, Tag, TagBody, VideoPacket, VideoTag};
 use crate::media::{Cause, Epoch, Item, Moment, Sample, Track, TrackId, TrackKind};
 
 pub use self::error::Error;
@@ -56,7 +56,6 @@ pub struct Remuxer {
     timeline: Timeline,
     tracks: Vec<TrackState>,
     items: VecDeque<Item>,
-    metadata: Option<Metadata>,
     dropped: Dropped,
 }
 
@@ -77,6 +76,14 @@ pub struct Dropped {
     pub unsupported: u64,
 }
 
+impl Dropped {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        let Self { before_configuration, before_first_key, empty, malformed, early_audio, unsupported } = self;
+        before_configuration + before_first_key + empty + malformed + early_audio + unsupported
+    }
+}
+
 #[derive(Debug)]
 enum Phase {
     Gathering(Gathering),
@@ -92,8 +99,8 @@ struct Gathering {
     first_timestamp: Option<u32>,
     /// Milliseconds of media seen, frames that were dropped among them.
     span_ms: i64,
+    /// Something of a video track was seen, if nothing that decoding can start with.
     seen_video: bool,
-    seen_audio: bool,
 }
 
 /// A coded frame before it has a place on the timeline.
@@ -119,7 +126,6 @@ impl Remuxer {
             timeline: Timeline::default(),
             tracks: Vec::new(),
             items: VecDeque::new(),
-            metadata: None,
             dropped: Dropped::default(),
         }
     }
@@ -132,10 +138,8 @@ impl Remuxer {
         let result = match tag.body {
             TagBody::Video(video) => self.handle_video(tag.timestamp, video, received_at),
             TagBody::Audio(audio) => self.handle_audio(tag.timestamp, audio, received_at),
-            TagBody::Metadata(metadata) => {
-                self.metadata = Some(metadata);
-                Ok(())
-            }
+            // Hints only; the sequence headers are the truth.
+            TagBody::Metadata(_) => Ok(()),
         };
         if result.is_err() {
             self.dropped.malformed += 1;
@@ -152,7 +156,6 @@ impl Remuxer {
             self.start(gathering);
         }
         self.phase = Phase::Gathering(Gathering::default());
-        self.metadata = None;
         for track in &mut self.tracks {
             track.restart();
         }
@@ -161,11 +164,6 @@ impl Remuxer {
     /// The next item; drain it after each input.
     pub fn poll_item(&mut self) -> Option<Item> {
         self.items.pop_front()
-    }
-
-    /// What the publisher said of its stream: hints only.
-    pub fn metadata(&self) -> Option<&Metadata> {
-        self.metadata.as_ref()
     }
 
     /// What was received and is not in the output.
@@ -310,10 +308,7 @@ impl Remuxer {
     /// Notes that a track of this kind exists and how far the media has come.
     fn saw(&mut self, timestamp: u32, kind: TrackKind) {
         let Phase::Gathering(gathering) = &mut self.phase else { return };
-        match kind {
-            TrackKind::Video => gathering.seen_video = true,
-            TrackKind::Audio => gathering.seen_audio = true,
-        }
+        gathering.seen_video |= kind == TrackKind::Video;
         if let Some(first) = gathering.first_timestamp {
             gathering.span_ms = gathering.span_ms.max(distance_ms(first, timestamp));
         }

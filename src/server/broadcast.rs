@@ -52,13 +52,7 @@ impl Broadcast {
     /// What came of it so far, in words.
     pub(super) fn summary(&self) -> String {
         let Totals { segments, bytes, samples, gaps, dropped, late } = self.packager.totals();
-        let dropped = late
-            + dropped.before_configuration
-            + dropped.before_first_key
-            + dropped.empty
-            + dropped.malformed
-            + dropped.early_audio
-            + dropped.unsupported;
+        let dropped = late + dropped.total();
         let mut words = format!("{segments} segments, {samples} samples, {bytes} bytes so far");
         for (count, what) in [(gaps, "gaps"), (dropped, "messages left out")] {
             if count > 0 {
