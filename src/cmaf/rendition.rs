@@ -137,6 +137,22 @@ impl Rendition {
         }
     }
 
+    /// Where the last sample that was received for before `time_us` ends, in microseconds.
+    pub(super) fn received_before_us(&self, time_us: u64) -> u64 {
+        let mut timescale = self.track.timescale;
+        let queued = self.queue.iter().filter_map(|queued| match queued {
+            Queued::Track(track) => {
+                timescale = track.timescale;
+                None
+            }
+            Queued::Sample(sample) => {
+                (timescale.micros(sample.decode_time) < time_us).then(|| timescale.micros(sample.end_time()))
+            }
+        });
+        let queued_us = queued.max().unwrap_or(0);
+        self.nominal_end().map_or(0, |end| self.micros(end)).max(queued_us).min(time_us)
+    }
+
     /// When the first sample that is queued is decoded, in microseconds.
     pub(super) fn queued_since_us(&self) -> Option<u64> {
         let mut timescale = self.track.timescale;

@@ -310,10 +310,13 @@ impl Segmenter {
 
     /// Ends the leader's open segment, and lets what is decoded from `time_us` on, and shown `delay_us` later, start anew.
     fn break_off(&mut self, time_us: u64, delay_us: i64) {
-        self.bridge(self.renditions[0].ticks(time_us));
+        // Behind the last of all there is nothing to fill.
+        let filled_us = self.renditions.iter().map(|rendition| rendition.received_before_us(time_us)).max();
+        self.bridge(self.renditions[0].ticks(filled_us.unwrap_or(0)));
         // The others' segments must not become too long by another delay.
-        let most_us = self.delay_us + self.renditions[0].opens_at_us().cast_signed() + self.limit_us().cast_signed();
-        self.delay_us = delay_us.min(most_us - time_us.cast_signed()).max(0);
+        let most_us = self.renditions[0].opens_at_us() + self.limit_us();
+        let time_us = time_us.min(most_us);
+        self.delay_us = delay_us.min(self.delay_us + (most_us - time_us).cast_signed());
         self.cut(time_us, None, true);
     }
 

@@ -69,7 +69,8 @@ impl Segmenter {
                     end_follower(follower, cut, Some(end), outputs);
                 }
                 (Some(Queued::Track(_)), None) => {
-                    let at_us = follower.nominal_end().map_or(0, |end| follower.micros(end));
+                    let end_us = follower.nominal_end().map_or(0, |end| follower.micros(end));
+                    let at_us = end_us.saturating_add_signed(-self.delay_us);
                     if !breaks.contains(&at_us) {
                         breaks.insert(breaks.partition_point(|other| *other < at_us), at_us);
                     }
