@@ -118,6 +118,16 @@ fn greedy() -> Vec<(&'static str, Vec<u8>, usize)> {
             },
             4,
         ),
+        (
+            "tiny sounds, each with a block of rubbish behind it",
+            {
+                let rubbish = |ms| {
+                    [at(&(8, 0, vec![0xAF, 1, 0x21, 0]), ms), message_in(60_000, 4, 8, 1, ms, &[0xB0; 15_000])].concat()
+                };
+                [media(&audio_start), (0..1500).flat_map(rubbish).collect()].concat()
+            },
+            3,
+        ),
         ("metadata of 60,000 values", whole(18, &metadata), 20),
         ("pictures at one time", [both.clone(), times(&picture, 0, 400)].concat(), 8),
         ("sounds at one time", [both.clone(), times(&sound, 0, 40_000)].concat(), 3),

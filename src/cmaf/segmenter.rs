@@ -28,11 +28,8 @@ const LONGEST_DELAY_US: i64 = 1_000_000;
 /// The most bytes that wait for the leading track, of all others together.
 const QUEUED_BYTES: usize = 4 << 20;
 
-/// What a waiting sample counts for beside its bytes: itself, and the block that it may be cut from.
-const QUEUED_SAMPLE_BYTES: usize = 1 << 10;
-
-/// Pictures smaller than this are copied when they wait, so that they do not keep a large block alive.
-const COPIED_BYTES: usize = 16 << 10;
+/// What a waiting sample counts for beside its bytes.
+const QUEUED_SAMPLE_BYTES: usize = 256;
 
 /// Cuts tracks into segments: `handle_item` in, `poll_output` out.
 #[derive(Debug)]
@@ -213,9 +210,7 @@ impl Segmenter {
             self.lead(sample);
             self.follow_all();
         } else {
-            let is_small_picture = id.kind == TrackKind::Video && sample.data.len() < COPIED_BYTES;
-            let data = if is_small_picture { sample.data.to_vec().into() } else { sample.data };
-            rendition.queue.push_back(Queued::Sample(Sample { data, ..sample }));
+            rendition.queue.push_back(Queued::Sample(sample));
             self.follow(position, Haste::Wait);
             while self.is_leader_overdue(position) {
                 self.cut_without_leader();

@@ -15,6 +15,7 @@ mod timeline;
 mod track;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,8 +43,11 @@ const GATHERED_BYTES: usize = 4 << 20;
 /// What a frame that is held back counts for beside its bytes, so that very many empty ones are noticed.
 const GATHERED_FRAME_BYTES: usize = 256;
 
-/// Frames smaller than this are copied when they are held back.
+/// Frames smaller than this are copied, unless they lie behind the one before.
 const COPIED_BYTES: usize = 16 << 10;
+
+/// How far a frame begins behind the one before, at most, to be its neighbour: their tags' headers lie between.
+const NEIGHBOUR_BYTES: usize = 64;
 
 /// The most tracks of a broadcast (Enhanced RTMP multitrack).
 const MOST_TRACKS: usize = 16;
@@ -57,6 +61,8 @@ pub struct Remuxer {
     tracks: Vec<TrackState>,
     items: VecDeque<Item>,
     dropped: Dropped,
+    /// Where the last frame of sound and that of picture end in memory.
+    ends: [usize; 2],
 }
 
 /// What was received and is not in the output, in messages.
@@ -127,6 +133,7 @@ impl Remuxer {
             tracks: Vec::new(),
             items: VecDeque::new(),
             dropped: Dropped::default(),
+            ends: [0; 2],
         }
     }
 
@@ -314,7 +321,8 @@ impl Remuxer {
         }
     }
 
-    fn handle_frame(&mut self, frame: PlaceableFrame) -> Result<(), Error> {
+    fn handle_frame(&mut self, mut frame: PlaceableFrame) -> Result<(), Error> {
+        frame.data = self.detached(frame.track.kind, frame.data);
         match &mut self.phase {
             Phase::Running => {
                 self.place(frame);
@@ -323,12 +331,19 @@ impl Remuxer {
             Phase::Gathering(gathering) => {
                 gathering.first_timestamp.get_or_insert(frame.timestamp);
                 gathering.bytes += GATHERED_FRAME_BYTES + frame.data.len();
-                // A small frame does not keep the block alive that it was cut from.
-                let data = if frame.data.len() < COPIED_BYTES { frame.data.to_vec().into() } else { frame.data };
-                gathering.frames.push(PlaceableFrame { data, ..frame });
+                gathering.frames.push(frame);
                 self.check_gathered()
             }
         }
+    }
+
+    /// A frame's bytes, which keep no more alive than themselves and their neighbours: frames are cut from blocks, and a
+    /// few small ones in a block of what is dropped would hold all of it.
+    fn detached(&mut self, kind: TrackKind, data: Bytes) -> Bytes {
+        let Range { start, end } = data.as_ptr_range();
+        let end_before = std::mem::replace(&mut self.ends[usize::from(kind == TrackKind::Video)], end.addr());
+        let is_neighbour = start.addr().wrapping_sub(end_before) <= NEIGHBOUR_BYTES;
+        if is_neighbour || data.len() >= COPIED_BYTES { data } else { Bytes::copy_from_slice(&data) }
     }
 
     /// Starts the broadcast when nothing that was promised is missing, or the wait for it is over.

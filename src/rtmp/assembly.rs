@@ -82,8 +82,8 @@ impl Assembly {
     }
 }
 
-/// A dozen AAC frames. One that is held back keeps its block alive, so blocks are small.
-const AUDIO_BLOCK_BYTES: usize = 4 * 1024;
+/// About a second of AAC.
+const AUDIO_BLOCK_BYTES: usize = 16 * 1024;
 /// About a quarter of a second of video at 4 Mbit/s.
 const VIDEO_BLOCK_BYTES: usize = 128 * 1024;
 /// Reserved for a body outside the blocks before its first byte.
