@@ -1,0 +1,162 @@
+//! The fuzz targets' bodies with the stable compiler: over the corpus, over mutations of it, and over all that the fuzzer
+//! ever found (`fuzz/found`).
+
+#![expect(clippy::disallowed_methods, reason = "inputs are read from the disk")]
+
+#[path = "../fuzz/bodies.rs"]
+mod bodies;
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::chunk::Message;
+use common::session::Session;
+
+/// Mutations of each seed.
+const MUTATIONS: u32 = 4;
+/// More than this of a recording is no seed, in bytes: mutations take long.
+const SEED_BYTES: usize = 60_000;
+
+type Body = fn(&[u8]);
+const TARGETS: [(&str, Body); 5] = [
+    ("amf0", bodies::amf0),
+    ("chunk", bodies::chunk),
+    ("flv", bodies::flv),
+    ("codec", bodies::codec),
+    ("session", bodies::session),
+];
+
+#[test]
+fn amf0() {
+    run("amf0");
+}
+
+#[test]
+fn chunk() {
+    run("chunk");
+}
+
+#[test]
+fn flv() {
+    run("flv");
+}
+
+#[test]
+fn codec() {
+    run("codec");
+}
+
+#[test]
+fn session_and_packager() {
+    run("session");
+}
+
+/// Writes the seeds where cargo-fuzz looks for them.
+#[test]
+#[ignore = "writes fuzz/corpus"]
+fn write_seeds() {
+    for (target, _) in TARGETS {
+        let folder = path("fuzz/corpus").join(target);
+        fs::create_dir_all(&folder).unwrap();
+        for (index, seed) in seeds(target).iter().enumerate() {
+            fs::write(folder.join(format!("seed-{index}")), seed).unwrap();
+        }
+    }
+}
+
+fn run(target: &str) {
+    let body = TARGETS.iter().find(|(name, _)| *name == target).unwrap().1;
+    let mut random = Random(0x2545_F491_4F6C_DD1D);
+    for seed in seeds(target) {
+        body(&seed);
+        for _ in 0..MUTATIONS {
+            body(&random.mutated(&seed));
+        }
+    }
+    for found in found(target) {
+        body(&fs::read(found).unwrap());
+    }
+}
+
+/// Inputs for a target, out of the recorded sessions.
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let sessions = sessions();
+    let of_kind = |kinds: &[u8]| -> Vec<Message> {
+        let early = |session: &Session| {
+            let messages = session.messages().into_iter();
+            messages.filter(|message| kinds.contains(&message.kind)).take(6).collect::<Vec<_>>()
+        };
+        sessions.iter().flat_map(early).collect()
+    };
+    let with = |first: u8, rest: &[u8]| [&[first], rest].concat();
+    let mut seeds: Vec<Vec<u8>> = match target {
+        "amf0" => of_kind(&[18, 20]).into_iter().map(|message| message.payload).collect(),
+        "chunk" | "session" => sessions.iter().map(|s| with(0, &s.client[..s.client.len().min(SEED_BYTES)])).collect(),
+        "flv" => {
+            let kind = |message: &Message| if message.kind == 18 { 2 } else { message.kind - 8 };
+            of_kind(&[8, 9, 18]).iter().map(|message| with(kind(message), &message.payload)).collect()
+        }
+        _ => {
+            let records = of_kind(&[8, 9]);
+            let records = records.iter().filter_map(|m| m.payload.get(if m.kind == 9 { 5 } else { 2 }..));
+            records.flat_map(|record| (0..10).map(move |which| with(which, record))).collect()
+        }
+    };
+    seeds.sort();
+    seeds.dedup();
+    seeds
+}
+
+fn sessions() -> Vec<Session> {
+    let entries = fs::read_dir(path("tests/corpus/sessions")).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "rec"));
+    paths.sort();
+    paths.iter().map(|path| Session::read(path)).collect()
+}
+
+fn found(target: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path("fuzz/found")).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let is_for = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&format!("{target}-"));
+    entries.filter(is_for).collect()
+}
+
+fn path(inside: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(inside)
+}
+
+/// xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 11).unwrap() % limit.max(1)
+    }
+
+    /// Bytes changed, taken out, doubled or cut off.
+    fn mutated(&mut self, seed: &[u8]) -> Vec<u8> {
+        let mut bytes = seed.to_vec();
+        for _ in 0..=self.below(8) {
+            let at = self.below(bytes.len());
+            let end = (at + self.below(40)).min(bytes.len());
+            match self.below(6) {
+                0 => bytes.truncate(at),
+                1 => drop(bytes.drain(at..end)),
+                2 => {
+                    let piece = bytes[at..end].to_vec();
+                    bytes.splice(at..at, piece);
+                }
+                _ if at < bytes.len() => {
+                    let values = [0, 1, 0x7F, 0x80, 0xFF, self.below(256)];
+                    bytes[at] = u8::try_from(values[self.below(values.len())]).unwrap();
+                }
+                _ => {}
+            }
+        }
+        bytes
+    }
+}
