@@ -139,6 +139,17 @@ pub struct BroadcastId {
     pub unix_ms: u64,
 }
 
+impl BroadcastId {
+    /// Later than any clock will say: what is beyond it is not of our making. A day in the year 5138.
+    const LAST_UNIX_MS: u64 = 100_000_000_000_000;
+
+    /// Reads the name of a broadcast's folder.
+    pub fn parse(folder: &str) -> Option<Self> {
+        let broadcast = Self { unix_ms: folder.strip_prefix('~')?.parse().ok()? };
+        (broadcast.unix_ms <= Self::LAST_UNIX_MS && broadcast.to_string() == folder).then_some(broadcast)
+    }
+}
+
 impl fmt::Display for BroadcastId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "~{}", self.unix_ms)
@@ -215,6 +226,15 @@ mod tests {
     #[test]
     fn an_app_may_have_an_instance_path_and_a_trailing_slash() {
         assert_eq!(StreamName::parse("live/room7/", "a").unwrap().as_str(), "live/room7/a");
+    }
+
+    #[test]
+    fn a_broadcast_folder_is_read_as_it_is_written() {
+        let broadcast = BroadcastId { unix_ms: 1_763_834_098_123 };
+        assert_eq!(BroadcastId::parse(&broadcast.to_string()), Some(broadcast));
+        for folder in ["", "~", "1", "~01", "~+1", "~-1", "~x", "~100000000000001", "~99999999999999999999"] {
+            assert_eq!(BroadcastId::parse(folder), None, "{folder}");
+        }
     }
 
     #[test]

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use crate::action::{Action, BroadcastId, StreamName};
+use crate::action::{Action, BroadcastId, Key, StreamName};
 use crate::cmaf::{Cadence, Output, Segmenter};
 use crate::codec::Configuration;
 use crate::flv::Tag;
-use crate::hls::{Presentation, Window};
+use crate::hls::{Lost, Presentation, Resumed, Window};
 use crate::media::{Item, Moment, TrackKind};
 use crate::remuxer::{Dropped, Remuxer};
 
@@ -95,6 +95,30 @@ impl Packager {
         }
     }
 
+    /// Goes on with a broadcast of the stream `name` that a former process left. The next tag starts behind a
+    /// discontinuity.
+    pub fn resume(name: StreamName, resumed: &Resumed, settings: Settings, now: Moment) -> Self {
+        let cadence = Cadence::new(settings.segment).with_target_duration(resumed.target_duration_s());
+        let segmenter = Segmenter::resume(
+            cadence,
+            resumed.tracks(),
+            resumed.next_segment(),
+            resumed.next_header(),
+            resumed.discontinuities(),
+        );
+        Self {
+            settings,
+            remuxer: Remuxer::new(settings.track_wait).behind(resumed.end_us()),
+            segmenter,
+            presentation: Presentation::resume(name, settings.window, resumed, now.monotonic),
+            notices: VecDeque::new(),
+            tracks: Vec::new(),
+            has_said_start: false,
+            has_advised_keyframes: false,
+            totals: Totals::default(),
+        }
+    }
+
     /// Takes the publisher's next tag.
     pub fn handle_tag(&mut self, tag: Tag, received_at: Moment) {
         if let Err(error) = self.remuxer.handle_tag(tag, received_at)
@@ -108,6 +132,21 @@ impl Packager {
     /// Does what is due by now.
     pub fn handle_time(&mut self, now: Moment) {
         self.presentation.handle_time(now.monotonic);
+    }
+
+    /// An object that was put, or was being put, is not there and never will be: it becomes a gap.
+    pub fn handle_lost(&mut self, lost: &Key) {
+        if let Lost::Header(track) = self.presentation.handle_lost(lost) {
+            self.segmenter.renew_header(track);
+        }
+    }
+
+    /// Somebody removed the folder with all that was put: it becomes gaps, and headers are put anew.
+    pub fn handle_vanished(&mut self) {
+        self.presentation.handle_vanished();
+        for track in self.presentation.tracks() {
+            self.segmenter.renew_header(track);
+        }
     }
 
     /// When [`Self::handle_time`] has something to do, on the monotonic clock.

@@ -50,6 +50,13 @@ impl Cadence {
         Self { wanted_us, target_duration_s: None, longest_gop_us: 0 }
     }
 
+    /// The same for a broadcast whose target duration was fixed by a former process.
+    #[must_use]
+    pub fn with_target_duration(self, target_duration_s: u64) -> Self {
+        let wanted_us = self.wanted_us.min(target_duration_s.max(1) * 1_000_000);
+        Self { wanted_us, target_duration_s: Some(target_duration_s), ..self }
+    }
+
     /// The wanted length, in microseconds.
     pub fn wanted_us(&self) -> u64 {
         self.wanted_us

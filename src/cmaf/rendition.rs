@@ -35,6 +35,7 @@ pub(super) struct Rendition {
     pub(super) incoming_timescale: Timescale,
     /// The header in use, once one was needed.
     header: Option<u32>,
+    next_header: u32,
     /// `track` is not yet the header's.
     header_is_due: bool,
     /// Followers: what lies beyond the leader's cuts so far.
@@ -74,19 +75,22 @@ pub(super) struct Rendition {
 }
 
 impl Rendition {
-    /// A rendition that joins a broadcast: its first segment is beside the other's open one.
-    pub(super) fn beside(other: &Self, track: Track) -> Self {
+    /// A rendition that joins a broadcast: its first segment is beside the other's open one, its first header has the number
+    /// `next_header`.
+    pub(super) fn beside(other: &Self, track: Track, next_header: u32) -> Self {
         let Self { number, is_discontinuous, discontinuities, .. } = *other;
-        Self { number, is_discontinuous, discontinuities, ..Self::new(track, other.opens_at_us()) }
+        Self { number, is_discontinuous, discontinuities, ..Self::new(track, other.opens_at_us(), next_header) }
     }
 
-    /// A broadcast's first rendition. Its first segment starts at or after `earliest_us`.
-    pub(super) fn new(track: Track, earliest_us: u64) -> Self {
+    /// A broadcast's first rendition. Its first segment starts at or after `earliest_us`, its first header has the number
+    /// `next_header`.
+    pub(super) fn new(track: Track, earliest_us: u64, next_header: u32) -> Self {
         let earliest = track.timescale.ticks(earliest_us);
         Self {
             incoming_timescale: track.timescale,
             track,
             header: None,
+            next_header,
             header_is_due: true,
             queue: VecDeque::new(),
             received_us: 0,
@@ -109,6 +113,22 @@ impl Rendition {
             boxes: BytesMut::new(),
             presentation_delay: 0,
         }
+    }
+
+    /// A track whose segments before `number` were written by a former process, with the header `header` at last.
+    pub(super) fn resume(track: Track, header: u32, next_header: u32, number: u64, discontinuities: u64) -> Self {
+        Self { header: Some(header), has_begun: true, number, discontinuities, ..Self::new(track, 0, next_header) }
+    }
+
+    /// The first track of a process that goes on with a broadcast from the segment `number` on, behind a discontinuity.
+    pub(super) fn first_of_process(
+        track: Track,
+        earliest_us: u64,
+        next_header: u32,
+        number: u64,
+        discontinuities: u64,
+    ) -> Self {
+        Self { number, discontinuities, is_discontinuous: number > 0, ..Self::new(track, earliest_us, next_header) }
     }
 
     pub(super) fn id(&self) -> TrackId {
@@ -188,6 +208,11 @@ impl Rendition {
     /// A sample so early belongs to a segment that is closed.
     pub(super) fn is_late(&self, sample: &Sample) -> bool {
         self.is_empty() && sample.decode_time + u64::from(sample.duration / 2) < self.start.unwrap_or(self.floor)
+    }
+
+    /// The header is written again, under a new name: the one in use was lost.
+    pub(super) fn renew_header(&mut self) {
+        self.header_is_due = true;
     }
 
     /// The open segment holds no sample.
@@ -311,7 +336,8 @@ impl Rendition {
         }
         if self.header_is_due {
             self.header_is_due = false;
-            let number = self.header.map_or(0, |number| number + 1);
+            let number = self.next_header;
+            self.next_header += 1;
             self.header = Some(number);
             let mut body = BytesMut::with_capacity(1024);
             isobmff::write_header(&self.track, &mut body);

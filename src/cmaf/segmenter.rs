@@ -51,9 +51,19 @@ pub struct Segmenter {
     delay_us: i64,
     /// The next epoch starts on a clean slate.
     is_flushed: bool,
+    /// What a track that joins starts with, where no other track says so.
+    first: First,
     dropped_late: u64,
     longest_gop_us: u64,
     outputs: VecDeque<Output>,
+}
+
+/// Numbers that the first track of this process starts with.
+#[derive(Debug, Clone, Copy, Default)]
+struct First {
+    segment: u64,
+    header: u32,
+    discontinuities: u64,
 }
 
 /// The end of the leader's segment `number`.
@@ -80,9 +90,36 @@ impl Segmenter {
             last_sync_us: 0,
             delay_us: 0,
             is_flushed: false,
+            first: First::default(),
             dropped_late: 0,
             longest_gop_us: 0,
             outputs: VecDeque::new(),
+        }
+    }
+
+    /// A segmenter that goes on where a former process was stopped: `tracks` with the number of the header that each used
+    /// last. The next segment has the number `next_segment`, the next header of any track `next_header`.
+    pub fn resume(
+        cadence: Cadence,
+        tracks: impl IntoIterator<Item = (Track, u32)>,
+        next_segment: u64,
+        next_header: u32,
+        discontinuities: u64,
+    ) -> Self {
+        let mut renditions: Vec<_> = tracks
+            .into_iter()
+            .map(|(track, header)| Rendition::resume(track, header, next_header, next_segment, discontinuities))
+            .collect();
+        renditions.sort_by_key(Rendition::id);
+        let first = First { segment: next_segment, header: next_header, discontinuities: discontinuities + 1 };
+        // As after an interruption: the next epoch begins with a discontinuity.
+        Self { renditions, is_flushed: true, first, ..Self::new(cadence) }
+    }
+
+    /// A track's header was lost: it is written again, under a new name, before it is next needed.
+    pub fn renew_header(&mut self, track: TrackId) {
+        if let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.id() == track) {
+            rendition.renew_header();
         }
     }
 
@@ -192,8 +229,11 @@ impl Segmenter {
             self.break_off(self.front_us, 0);
         }
         let joining = match self.renditions.first() {
-            Some(leader) => Rendition::beside(leader, track),
-            None => Rendition::new(track, self.horizon_us),
+            Some(leader) => Rendition::beside(leader, track, self.first.header),
+            None => {
+                let First { segment, header, discontinuities } = self.first;
+                Rendition::first_of_process(track, self.horizon_us, header, segment, discontinuities)
+            }
         };
         let position = if leads { 0 } else { self.renditions.len() };
         self.renditions.insert(position, joining);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::cmaf::Segment;
 
+use super::object::Object;
 use super::render::{self, Entry, Head};
 
 /// How much of a broadcast its playlists list.
@@ -46,6 +47,7 @@ pub(super) struct MediaPlaylist {
 #[derive(Debug)]
 struct Listed {
     segment: Segment,
+    program_date_time_us: u64,
     lines: Bytes,
     /// The `EXT-X-MAP` line to put before it when it is the first of the playlist, if `lines` has none.
     map: Option<Bytes>,
@@ -65,35 +67,54 @@ impl MediaPlaylist {
         }
     }
 
+    /// A playlist that a former process wrote, without `EXT-X-ENDLIST`. All `segments` are listed; those before number
+    /// `gone_before` have left.
+    pub(super) fn resume(
+        window: Window,
+        target_duration_s: u64,
+        are_segments_independent: bool,
+        gone_before: u64,
+        segments: impl IntoIterator<Item = (Segment, u64)>,
+    ) -> Self {
+        let mut playlist = Self { are_segments_independent, gone_before, ..Self::new(window, target_duration_s) };
+        for (segment, program_date_time_us) in segments {
+            playlist.list(segment, program_date_time_us);
+        }
+        playlist.are_segments_independent &= are_segments_independent;
+        playlist
+    }
+
     /// Lists the next segment, and says what leaves.
-    pub(super) fn push(
-        &mut self,
-        segment: Segment,
-        uri: &str,
-        map_uri: &str,
-        program_date_time_us: u64,
-    ) -> Vec<Removed> {
-        let has_map = self.listed.back().is_none_or(|last| last.segment.header != segment.header)
-            // After a discontinuity it is said again, though it need not be: some players forget it there.
-            || segment.is_discontinuous;
-        let lines = render::entry(Entry {
-            uri,
-            duration_us: segment.duration_us,
-            program_date_time_us,
-            is_discontinuous: segment.is_discontinuous,
-            is_gap: segment.is_gap,
-            map: has_map.then_some(map_uri),
-        });
-        let map = (!has_map).then(|| Bytes::from(render::map_line(map_uri)));
-        self.are_segments_independent &= segment.is_independent || segment.is_gap;
-        self.duration_us += segment.duration_us;
-        self.longest_us = self.longest_us.max(self.duration_us);
-        self.listed.push_back(Listed { segment, lines, map });
+    pub(super) fn push(&mut self, segment: Segment, program_date_time_us: u64) -> Vec<Removed> {
+        self.list(segment, program_date_time_us);
         let mut removed = Vec::new();
         while self.is_first_to_go() {
             removed.extend(self.remove_first());
         }
         removed
+    }
+
+    fn list(&mut self, segment: Segment, program_date_time_us: u64) {
+        let has_map = self.listed.back().is_none_or(|last| last.segment.header != segment.header)
+            // After a discontinuity it is said again, though it need not be: some players forget it there.
+            || segment.is_discontinuous;
+        self.are_segments_independent &= segment.is_independent || segment.is_gap;
+        self.duration_us += segment.duration_us;
+        self.longest_us = self.longest_us.max(self.duration_us);
+        self.listed.push_back(Listed::new(segment, program_date_time_us, has_map));
+    }
+
+    /// The files of the segments that `is_lost` picks are not there: they are gaps. Says whether any was listed.
+    pub(super) fn mark_gaps(&mut self, is_lost: impl Fn(&Segment) -> bool) -> bool {
+        let mut has_changed = false;
+        for listed in &mut self.listed {
+            if !listed.segment.is_gap && is_lost(&listed.segment) {
+                let segment = Segment { is_gap: true, ..listed.segment };
+                *listed = Listed::new(segment, listed.program_date_time_us, listed.map.is_none());
+                has_changed = true;
+            }
+        }
+        has_changed
     }
 
     /// The number behind the last segment that left; 0 while none has.
@@ -131,6 +152,21 @@ impl MediaPlaylist {
         self.listed.front().map(|listed| &listed.segment)
     }
 
+    /// The newest segment that is listed.
+    pub(super) fn last(&self) -> Option<&Segment> {
+        self.listed.back().map(|listed| &listed.segment)
+    }
+
+    /// When what comes behind the newest segment was received if nothing is lost between, in microseconds since 1970.
+    pub(super) fn end_date_time_us(&self) -> u64 {
+        self.listed.back().map_or(0, |last| last.program_date_time_us.saturating_add(last.segment.duration_us))
+    }
+
+    /// How long the listed segments last, in microseconds.
+    pub(super) fn duration_us(&self) -> u64 {
+        self.duration_us
+    }
+
     /// The playlist's text, in pieces.
     pub(super) fn render(&self) -> Vec<Bytes> {
         let mut body = Vec::with_capacity(self.listed.len() + 3);
@@ -165,6 +201,22 @@ impl MediaPlaylist {
     }
 }
 
+impl Listed {
+    fn new(segment: Segment, program_date_time_us: u64, has_map: bool) -> Self {
+        let map_uri = Object::Header(segment.track, segment.header).to_string();
+        let lines = render::entry(Entry {
+            uri: &Object::Segment(segment.track, segment.number).to_string(),
+            duration_us: segment.duration_us,
+            program_date_time_us,
+            is_discontinuous: segment.is_discontinuous,
+            is_gap: segment.is_gap,
+            map: has_map.then_some(&map_uri),
+        });
+        let map = (!has_map).then(|| Bytes::from(render::map_line(&map_uri)));
+        Self { segment, program_date_time_us, lines, map }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,9 +240,7 @@ mod tests {
     }
 
     fn push(playlist: &mut MediaPlaylist, segment: Segment) -> Vec<u64> {
-        let uri = format!("video-{}.mp4", segment.number);
-        let map = format!("video-init-{}.mp4", segment.header);
-        let removed = playlist.push(segment, &uri, &map, 1_763_834_098_000_000 + segment.start_us);
+        let removed = playlist.push(segment, 1_763_834_098_000_000 + segment.start_us);
         removed.iter().map(|removed| removed.segment.number).collect()
     }
 
@@ -225,6 +275,19 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_whose_file_was_lost_becomes_a_gap() {
+        let mut playlist = MediaPlaylist::new(Window::Segments(3), 2);
+        for number in 0..3 {
+            push(&mut playlist, segment(number));
+        }
+        assert!(playlist.mark_gaps(|segment| segment.number == 1));
+        assert!(!playlist.mark_gaps(|segment| segment.number == 1), "it is one already");
+        let text = text(&playlist);
+        assert!(text.contains("#EXT-X-GAP\n#EXTINF:2.000000,\nvideo-1.mp4\n"), "{text}");
+        assert_eq!(text.matches("#EXT-X-GAP").count(), 1);
+    }
+
+    #[test]
     fn the_window_never_shrinks_below_three_target_durations() {
         let mut playlist = MediaPlaylist::new(Window::Segments(1), 2);
         let removed: Vec<Vec<u64>> = (0..6).map(|number| push(&mut playlist, segment(number))).collect();
@@ -237,7 +300,7 @@ mod tests {
         for number in 0..4 {
             assert!(push(&mut playlist, segment(number)).is_empty());
         }
-        let removed = playlist.push(segment(4), "video-4.mp4", "video-init-0.mp4", 0);
+        let removed = playlist.push(segment(4), 0);
         assert_eq!(removed[0].keep_for, Duration::from_secs(2 + 10));
     }
 }

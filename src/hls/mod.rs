@@ -14,8 +14,14 @@
 
 mod media_playlist;
 mod multivariant;
+mod object;
 mod presentation;
 mod render;
+mod reread;
+mod resumed;
 
 pub use media_playlist::Window;
-pub use presentation::Presentation;
+pub use object::Object;
+pub use presentation::{Lost, Presentation};
+pub use reread::MOST_PLAYLIST_BYTES;
+pub use resumed::{Found, Resumed, Unreadable};

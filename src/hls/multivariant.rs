@@ -53,15 +53,30 @@ pub(super) struct Measured {
     run: VecDeque<(u64, u64)>,
     /// Samples a second of the last segments.
     frame_rate: f64,
+    /// A segment of this process has been measured.
+    is_current: bool,
 }
 
 impl Measured {
+    /// Takes into account what a former process listed: only its size and duration are known.
+    pub(super) fn add_listed(&mut self, segment: &Segment, target_duration_s: u64) {
+        self.add(segment, target_duration_s);
+        self.frame_rate = 0.0;
+        self.is_current = false;
+    }
+
+    /// All that is said of it is known.
+    pub(super) fn is_current(&self) -> bool {
+        self.is_current
+    }
+
     /// Takes the next segment into account.
     pub(super) fn add(&mut self, segment: &Segment, target_duration_s: u64) {
         if segment.is_gap || segment.duration_us == 0 {
             self.run.clear();
             return;
         }
+        self.is_current = true;
         self.bytes += segment.bytes;
         self.duration_us += segment.duration_us;
         self.run.push_back((segment.bytes, segment.duration_us));

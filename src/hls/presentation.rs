@@ -3,7 +3,7 @@
 //! The order of the actions is the promise: a header and a segment are put before the playlist that lists them, a media
 //! playlist before the multivariant playlist that names it, and a segment is deleted only when no viewer may ask for it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,8 @@ use crate::media::{Epoch, TrackId};
 
 use super::media_playlist::{MediaPlaylist, Removed, Window};
 use super::multivariant::{Choice, Measured, Multivariant};
+use super::object::Object;
+use super::resumed::{self, Resumed};
 
 /// How much of the leading rendition is listed before the multivariant playlist goes out without a rendition that was
 /// announced and has nothing to list yet, in microseconds.
@@ -32,43 +34,108 @@ pub struct Presentation {
     /// What left a playlist, in the order in which it may be deleted.
     leaving: VecDeque<Leaving>,
     is_ended: bool,
+    /// After a restart: by number, what some rendition lists and others may lack, as its duration in microseconds and
+    /// whether it is behind a discontinuity.
+    listed_before: BTreeMap<u64, (u64, bool)>,
     actions: VecDeque<Action>,
+}
+
+/// What was lost with an object that could not be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// A segment, or a playlist that will be written anew: nothing has to be done.
+    Replaceable,
+    /// The header of a track, which has to be written again under a new name.
+    Header(TrackId),
 }
 
 #[derive(Debug)]
 struct Rendition {
     track: TrackId,
-    configuration: Configuration,
+    /// Known with its first header, or after a restart with the next.
+    configuration: Option<Configuration>,
     playlist: Option<MediaPlaylist>,
     measured: Measured,
     /// Headers that were put and not deleted, oldest first.
     headers: VecDeque<PutHeader>,
     /// What was ever listed, in microseconds.
     listed_us: u64,
+    /// After a restart: segments that are there and were never listed.
+    unlisted: Vec<u64>,
 }
 
 #[derive(Debug)]
 struct PutHeader {
     number: u32,
-    /// RFC 6381.
-    codec: String,
+    /// RFC 6381; not known of some headers of a former process.
+    codec: Option<String>,
 }
 
 #[derive(Debug)]
 struct Leaving {
     track: TrackId,
-    segment: Segment,
+    number: u64,
+    /// The header that it needs.
+    header: u32,
+    /// There may be a file.
+    may_exist: bool,
     /// On the monotonic clock.
     due: Duration,
 }
 
 impl Rendition {
+    fn resume(found: &resumed::Rendition, window: Window, target_duration_s: u64, gone_before: u64) -> Self {
+        let resumed::Rendition { id, playlist, sizes, headers, unlisted, .. } = found;
+        let track = *id;
+        let mut discontinuities = playlist.discontinuity_sequence;
+        let mut measured = Measured::default();
+        let numbered = (playlist.media_sequence..).zip(&playlist.entries).zip(sizes);
+        let segments = numbered.map(|((number, entry), size)| {
+            discontinuities += u64::from(entry.is_discontinuous);
+            let segment = Segment {
+                track,
+                number,
+                header: entry.header,
+                start_us: 0,
+                duration_us: entry.duration_us,
+                bytes: *size,
+                samples: 0,
+                usual_sample_us: 0,
+                is_discontinuous: entry.is_discontinuous,
+                discontinuities,
+                // The playlist says it of all.
+                is_independent: true,
+                is_gap: entry.is_gap || *size == 0,
+            };
+            measured.add_listed(&segment, target_duration_s);
+            (segment, entry.program_date_time_us)
+        });
+        let playlist =
+            MediaPlaylist::resume(window, target_duration_s, playlist.are_segments_independent, gone_before, segments);
+        let headers = headers
+            .iter()
+            .map(|header| PutHeader {
+                number: header.number,
+                codec: header.track.as_ref().map(|track| track.configuration.rfc6381()),
+            })
+            .collect();
+        Self {
+            track,
+            configuration: None,
+            listed_us: playlist.duration_us(),
+            playlist: Some(playlist),
+            measured,
+            headers,
+            unlisted: unlisted.clone(),
+        }
+    }
+
     /// The codecs of all headers that the playlist may name, the latest first (Apple 9.1).
     fn codecs(&self) -> Vec<String> {
         let mut codecs: Vec<String> = Vec::new();
-        for header in self.headers.iter().rev() {
-            if !codecs.contains(&header.codec) {
-                codecs.push(header.codec.clone());
+        for codec in self.headers.iter().rev().filter_map(|header| header.codec.as_ref()) {
+            if !codecs.contains(codec) {
+                codecs.push(codec.clone());
             }
         }
         codecs
@@ -87,8 +154,38 @@ impl Presentation {
             multivariant: None,
             leaving: VecDeque::new(),
             is_ended: false,
+            listed_before: BTreeMap::new(),
             actions: VecDeque::new(),
         }
+    }
+
+    /// Goes on with a broadcast that a former process left, at `now` on the monotonic clock.
+    pub fn resume(name: StreamName, window: Window, resumed: &Resumed, now: Duration) -> Self {
+        let mut presentation = Self {
+            is_ended: resumed.is_ended(),
+            listed_before: resumed.listed_anywhere(),
+            ..Self::new(name, resumed.broadcast, window)
+        };
+        let is_rolling = resumed.renditions.iter().all(|rendition| rendition.playlist.media_sequence > 0);
+        for rendition in &resumed.renditions {
+            // Once none begins at the broadcast's start, what a playlist lacks there has left it, and did not come late.
+            let gone_before = if is_rolling { rendition.playlist.media_sequence } else { 0 };
+            let taken = Rendition::resume(rendition, window, resumed.target_duration_s, gone_before);
+            // How long they have been leaving is not known: they stay for the whole time once more.
+            let keep_for = Duration::from_micros(taken.listed_us) + Duration::from_secs(resumed.target_duration_s);
+            presentation.leaving.extend(rendition.removed.iter().map(|number| Leaving {
+                track: taken.track,
+                number: *number,
+                // Which one it was is not known: all are kept as long.
+                header: 0,
+                may_exist: true,
+                due: now + keep_for,
+            }));
+            presentation.renditions.push(taken);
+        }
+        presentation.leaving.make_contiguous().sort_by_key(|leaving| leaving.due);
+        presentation.renditions.sort_by_key(|rendition| rendition.track);
+        presentation
     }
 
     /// A rendition will come.
@@ -96,11 +193,12 @@ impl Presentation {
         if !self.renditions.iter().any(|rendition| rendition.track == track) {
             self.renditions.push(Rendition {
                 track,
-                configuration: configuration.clone(),
+                configuration: Some(configuration.clone()),
                 playlist: None,
                 measured: Measured::default(),
                 headers: VecDeque::new(),
                 listed_us: 0,
+                unlisted: Vec::new(),
             });
             self.renditions.sort_by_key(|rendition| rendition.track);
         }
@@ -119,27 +217,26 @@ impl Presentation {
     pub fn handle_header(&mut self, header: Header) {
         let track = header.track.id;
         self.expect_rendition(track, &header.track.configuration);
-        let key = self.key(format_args!("{track}-init-{}.mp4", header.number));
+        let key = self.key(Object::Header(track, header.number));
         if let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.track == track) {
-            let codec = header.track.configuration.rfc6381();
+            let codec = Some(header.track.configuration.rfc6381());
             rendition.headers.push_back(PutHeader { number: header.number, codec });
-            rendition.configuration = header.track.configuration;
+            rendition.configuration = Some(header.track.configuration);
         }
         self.actions.push_back(Action::Put { key, kind: ObjectKind::Header, body: vec![header.body] });
     }
 
     /// More of a track's open segment.
     pub fn handle_chunk(&mut self, chunk: Chunk) {
-        let key = self.key(format_args!("{}-{}.mp4", chunk.track, chunk.segment));
+        let key = self.key(Object::Segment(chunk.track, chunk.segment));
         self.actions.push_back(Action::Append { key, body: chunk.body });
     }
 
     /// A track's open segment is complete, or a gap.
     pub fn handle_segment(&mut self, segment: Segment, target_duration_s: u64, now: Duration) {
         let track = segment.track;
-        let uri = format!("{track}-{}.mp4", segment.number);
         if !segment.is_gap {
-            let key = self.key(format_args!("{uri}"));
+            let key = self.key(Object::Segment(track, segment.number));
             self.actions.push_back(Action::Put { key, kind: ObjectKind::Segment, body: Vec::new() });
         }
         let program_date_time_us = self.program_date_time_us(segment.start_us);
@@ -148,8 +245,16 @@ impl Presentation {
         rendition.measured.add(&segment, target_duration_s);
         rendition.listed_us += segment.duration_us;
         let playlist = rendition.playlist.get_or_insert_with(|| MediaPlaylist::new(window, target_duration_s));
-        let map_uri = format!("{track}-init-{}.mp4", segment.header);
-        let removed = playlist.push(segment, &uri, &map_uri, program_date_time_us);
+        let mut removed = fill_up(playlist, &rendition.unlisted, &self.listed_before, &segment);
+        // A track that comes back later than the others after a restart does not know that it is behind a discontinuity.
+        let is_behind = playlist.last().is_some_and(|last| last.discontinuities < segment.discontinuities);
+        let segment = Segment { is_discontinuous: segment.is_discontinuous || is_behind, ..segment };
+        if !self.listed_before.is_empty() {
+            // Of constant size: a rendition that comes back later has to catch up with this one too.
+            self.listed_before.entry(segment.number).or_insert((segment.duration_us, segment.is_discontinuous));
+            self.listed_before.pop_first();
+        }
+        removed.extend(playlist.push(segment, program_date_time_us));
         let body = playlist.render();
         self.leave(track, removed, now);
         self.put_media_playlist(track, body);
@@ -181,13 +286,60 @@ impl Presentation {
     /// Deletes what may be deleted by now.
     pub fn handle_time(&mut self, now: Duration) {
         while let Some(leaving) = self.leaving.pop_front_if(|leaving| leaving.due <= now) {
-            let Leaving { track, segment, .. } = leaving;
-            if !segment.is_gap {
-                let key = self.key(format_args!("{track}-{}.mp4", segment.number));
+            let Leaving { track, number, may_exist, .. } = leaving;
+            if may_exist {
+                let key = self.key(Object::Segment(track, number));
                 self.actions.push_back(Action::Delete { key });
             }
             self.delete_unused_headers(track);
         }
+    }
+
+    /// An object that was to be put is not there: what needs it becomes a gap, and playlists are put again.
+    pub fn handle_lost(&mut self, lost: &Key) -> Lost {
+        if *lost == self.name.index() {
+            self.multivariant = None;
+            return Lost::Replaceable;
+        }
+        match self.object(lost) {
+            Some(Object::Segment(track, number)) => {
+                self.mark_gaps(track, |segment| segment.number == number);
+                Lost::Replaceable
+            }
+            Some(Object::Header(track, header)) => {
+                self.mark_gaps(track, |segment| segment.header == header);
+                Lost::Header(track)
+            }
+            Some(Object::Playlist(_)) | None => Lost::Replaceable,
+        }
+    }
+
+    /// Somebody removed the broadcast's folder: all that was listed is gone.
+    pub fn handle_vanished(&mut self) {
+        for track in self.tracks() {
+            self.mark_gaps(track, |_| true);
+        }
+        self.multivariant = None;
+    }
+
+    /// The tracks of its renditions.
+    pub fn tracks(&self) -> Vec<TrackId> {
+        self.renditions.iter().map(|rendition| rendition.track).collect()
+    }
+
+    fn mark_gaps(&mut self, track: TrackId, is_lost: impl Fn(&Segment) -> bool) {
+        let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.track == track) else { return };
+        let Some(playlist) = &mut rendition.playlist else { return };
+        if playlist.mark_gaps(is_lost) {
+            let body = playlist.render();
+            self.put_media_playlist(track, body);
+        }
+    }
+
+    /// The object of this broadcast that a key names.
+    fn object(&self, key: &Key) -> Option<Object> {
+        let object = Object::parse(key.as_str().rsplit('/').next()?)?;
+        (self.key(object) == *key).then_some(object)
     }
 
     /// When the next object may be deleted, on the monotonic clock.
@@ -200,18 +352,25 @@ impl Presentation {
         self.actions.pop_front()
     }
 
-    fn key(&self, file: std::fmt::Arguments<'_>) -> Key {
-        self.name.file(self.broadcast, file)
+    fn key(&self, object: Object) -> Key {
+        self.name.file(self.broadcast, format_args!("{object}"))
     }
 
     /// Remembers when what left a playlist may be deleted.
     fn leave(&mut self, track: TrackId, removed: Vec<Removed>, now: Duration) {
-        let leaving = |Removed { segment, keep_for }| Leaving { track, segment, due: now + keep_for };
+        let leaving = |Removed { segment, keep_for }| Leaving {
+            track,
+            number: segment.number,
+            header: segment.header,
+            // A gap may be a file that was there but not yet listed, or could not be written whole.
+            may_exist: !segment.is_gap || segment.bytes > 0,
+            due: now + keep_for,
+        };
         self.leaving.extend(removed.into_iter().map(leaving));
     }
 
     fn put_media_playlist(&mut self, track: TrackId, body: Vec<Bytes>) {
-        let key = self.key(format_args!("{track}.m3u8"));
+        let key = self.key(Object::Playlist(track));
         self.actions.push_back(Action::Put { key, kind: ObjectKind::Playlist, body });
     }
 
@@ -220,6 +379,8 @@ impl Presentation {
     fn refresh_multivariant(&mut self) {
         let is_listed =
             |rendition: &&Rendition| rendition.playlist.as_ref().is_some_and(|playlist| !playlist.is_empty());
+        // After a restart, its measures come with its first new segment.
+        let is_listed = |rendition: &&Rendition| is_listed(rendition) && rendition.measured.is_current();
         let is_complete = self.renditions.iter().all(|rendition| is_listed(&rendition));
         let may_yet_come =
             !self.is_ended && self.renditions.iter().all(|rendition| rendition.listed_us < ABSENT_RENDITION_WAIT_US);
@@ -230,13 +391,15 @@ impl Presentation {
             self.renditions.iter().filter(is_listed).map(|rendition| (rendition, rendition.codecs())).collect();
         let choices: Vec<Choice<'_>> = listed
             .iter()
-            .map(|(rendition, codecs)| Choice {
-                kind: rendition.track.kind,
-                index: rendition.track.index,
-                uri: format!("{}/{}.m3u8", self.broadcast, rendition.track),
-                configuration: &rendition.configuration,
-                codecs,
-                measured: &rendition.measured,
+            .filter_map(|(rendition, codecs)| {
+                Some(Choice {
+                    kind: rendition.track.kind,
+                    index: rendition.track.index,
+                    uri: format!("{}/{}", self.broadcast, Object::Playlist(rendition.track)),
+                    configuration: rendition.configuration.as_ref()?,
+                    codecs,
+                    measured: &rendition.measured,
+                })
             })
             .collect();
         if choices.is_empty() {
@@ -254,19 +417,17 @@ impl Presentation {
     /// Deletes a track's headers that neither a listed nor a leaving segment needs.
     fn delete_unused_headers(&mut self, track: TrackId) {
         let needed =
-            self.leaving.iter().find(|leaving| leaving.track == track).map(|leaving| leaving.segment.header).or_else(
-                || {
-                    let rendition = self.renditions.iter().find(|rendition| rendition.track == track)?;
-                    rendition.playlist.as_ref()?.first().map(|first| first.header)
-                },
-            );
+            self.leaving.iter().find(|leaving| leaving.track == track).map(|leaving| leaving.header).or_else(|| {
+                let rendition = self.renditions.iter().find(|rendition| rendition.track == track)?;
+                rendition.playlist.as_ref()?.first().map(|first| first.header)
+            });
         let Some(needed) = needed else { return };
         loop {
             let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.track == track) else { return };
             let Some(PutHeader { number, .. }) = rendition.headers.pop_front_if(|header| header.number < needed) else {
                 return;
             };
-            let key = self.key(format_args!("{track}-init-{number}.mp4"));
+            let key = self.key(Object::Header(track, number));
             self.actions.push_back(Action::Delete { key });
         }
     }
@@ -276,4 +437,32 @@ impl Presentation {
         let epoch = self.epochs.iter().rev().find(|epoch| epoch.start_us <= time_us).or_else(|| self.epochs.front());
         epoch.map_or(0, |epoch| (epoch.anchor_unix_us + time_us).saturating_sub(epoch.anchor_us))
     }
+}
+
+/// Before the segment `next` is listed after a restart, its playlist has to catch up: what others list of the time
+/// before, or was written and never listed, is a gap here.
+fn fill_up(
+    playlist: &mut MediaPlaylist,
+    unlisted: &[u64],
+    listed_before: &BTreeMap<u64, (u64, bool)>,
+    next: &Segment,
+) -> Vec<Removed> {
+    let mut removed = Vec::new();
+    while let Some(last) = playlist.last().filter(|last| last.number + 1 < next.number) {
+        let number = last.number + 1;
+        let (duration_us, is_discontinuous) = listed_before.get(&number).copied().unwrap_or((last.duration_us, false));
+        let missing = Segment {
+            number,
+            duration_us,
+            is_discontinuous,
+            discontinuities: last.discontinuities + u64::from(is_discontinuous),
+            is_gap: true,
+            // A file that is there is to be deleted in time.
+            bytes: u64::from(unlisted.contains(&number)),
+            samples: 0,
+            ..*last
+        };
+        removed.extend(playlist.push(missing, playlist.end_date_time_us()));
+    }
+    removed
 }

@@ -28,12 +28,14 @@
 mod listing;
 mod movie;
 mod movie_fragment;
+mod read_header;
 mod sample_entry;
 
 use bytes::{BufMut, BytesMut};
 
 pub use self::movie::write_header;
 pub use self::movie_fragment::MovieFragment;
+pub use self::read_header::{read_decode_time, read_header, read_timescale};
 
 /// The id of the one track in each file.
 pub const TRACK_ID: u32 = 1;

@@ -137,6 +137,13 @@ impl Remuxer {
         }
     }
 
+    /// The same with an output timeline that a former process has used up to `end_us`, in microseconds.
+    #[must_use]
+    pub fn behind(self, end_us: u64) -> Self {
+        let end_ms = i64::try_from(end_us.div_ceil(1000)).unwrap_or(0);
+        Self { timeline: Timeline::behind(end_ms), ..self }
+    }
+
     /// Takes the publisher's next tag.
     ///
     /// # Errors

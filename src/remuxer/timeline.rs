@@ -76,6 +76,11 @@ pub(super) struct Timeline {
 }
 
 impl Timeline {
+    /// A timeline of which all before `end_ms` has been used, in milliseconds.
+    pub(super) fn behind(end_ms: i64) -> Self {
+        Self { end_ms, ..Self::default() }
+    }
+
     /// Begins a stretch with RTMP time `timestamp` as its first, behind all that was placed before. Returns its output
     /// time in milliseconds.
     pub(super) fn begin(&mut self, timestamp: u32) -> i64 {

@@ -19,6 +19,7 @@ use super::stop::Stop;
 use super::writer::Writer;
 use crate::action::StreamName;
 use crate::flv::Tag;
+use crate::hls::Resumed;
 use crate::packager::{Notice, Packager, Totals};
 
 /// A broadcast that goes on, is interrupted or has ended.
@@ -35,6 +36,13 @@ impl Broadcast {
     /// A broadcast that begins now.
     pub(super) fn begin(name: StreamName, context: &Context) -> Box<Self> {
         let packager = Packager::new(name.clone(), context.begin(), context.settings);
+        let writer = Writer::new(Arc::clone(&context.make_store));
+        Box::new(Self { name, clock: context.clock, packager, writer, source: String::new() })
+    }
+
+    /// A broadcast that a former process left.
+    pub(super) fn resume(name: StreamName, resumed: &Resumed, context: &Context) -> Box<Self> {
+        let packager = Packager::resume(name.clone(), resumed, context.settings, context.clock.now());
         let writer = Writer::new(Arc::clone(&context.make_store));
         Box::new(Self { name, clock: context.clock, packager, writer, source: String::new() })
     }
@@ -157,13 +165,19 @@ pub(super) async fn end(mut broadcast: Box<Broadcast>, offer: Offer<Box<Broadcas
     }
 }
 
+/// Ends a broadcast that nobody can come back to, and removes its files whose time is over.
+pub(super) async fn close_and_linger(mut broadcast: Box<Broadcast>, stop: Stop) {
+    broadcast.close();
+    linger(broadcast, stop).await;
+}
+
 /// Removes the files of an ended broadcast whose time is over, as long as there are any.
 async fn linger(mut broadcast: Box<Broadcast>, mut stop: Stop) {
     while let Some(due) = broadcast.due() {
         tokio::select! {
             () = sleep_until(due) => broadcast.handle_time(),
             () = broadcast.progress() => {}
-            () = stop.said() => return,
+            () = stop.said() => break,
         }
         broadcast.pass_on();
     }

@@ -66,14 +66,14 @@ fn bind_one(address: SocketAddr) -> io::Result<StdListener> {
     Ok(socket.into())
 }
 
-/// Serves publishers until told to stop, then waits for their broadcasts to end.
+/// Serves publishers until told to stop, then waits for their broadcasts to end, and for those of `tasks`.
 pub(super) async fn serve(
     listener: TcpListener,
     tls_listener: Option<(TcpListener, TlsAcceptor)>,
+    mut tasks: JoinSet<()>,
     context: Arc<Context>,
     mut stop: Stop,
 ) {
-    let mut tasks = JoinSet::new();
     let mut log_at = Instant::now();
     loop {
         let accepted = async {

@@ -21,10 +21,12 @@ mod beat;
 mod broadcast;
 mod clock;
 pub mod demo;
+mod folder;
 mod http;
 mod limits;
 mod listener;
 mod publisher;
+mod recovery;
 mod registry;
 mod socket;
 mod stop;
@@ -45,6 +47,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use self::auth::Door;
 use self::beat::Beat;
@@ -54,6 +57,7 @@ use self::limits::{Gate, Limits};
 use self::registry::Registry;
 use self::store::{DiskStore, MakeStore};
 use self::tls::Identity;
+use crate::action::BroadcastId;
 use crate::config::{self, Config};
 use crate::hls;
 use crate::media::Moment;
@@ -69,6 +73,8 @@ pub struct Server {
     keys: Option<PathBuf>,
     limits: Limits,
     out: Arc<Path>,
+    /// Nobody else writes to `out`.
+    lock: folder::Lock,
     settings: Settings,
     grace: Duration,
     ingest_delay: Duration,
@@ -84,13 +90,14 @@ pub enum WhenTaken {
 }
 
 impl Server {
-    /// Makes the output folder and takes the ports.
+    /// Makes and locks the output folder, and takes the ports.
     ///
     /// # Errors
-    /// The folder cannot be made, or a port cannot be had.
+    /// The folder cannot be made, another process writes to it, or a port cannot be had.
     pub fn bind(config: &Config, rtmp_taken: WhenTaken, http_taken: WhenTaken) -> anyhow::Result<Self> {
         let out = &config.out.0;
         fs::create_dir_all(out).with_context(|| format!("make the output folder {}", out.display()))?;
+        let lock = folder::Lock::take(out)?;
         let rtmp = listener::bind(config.rtmp.0, rtmp_taken)
             .with_context(|| format!("listen for RTMP on {} (--rtmp)", config.rtmp.0))?;
         let rtmps = match (config.rtmps.0, &config.tls_cert.0, &config.tls_key.0) {
@@ -117,6 +124,7 @@ impl Server {
             keys: config.keys.0.clone(),
             limits: Limits::from(config),
             out: out.as_path().into(),
+            lock,
             settings: Settings::from(config),
             grace: config.grace.0,
             ingest_delay: config.ingest_delay.0,
@@ -175,8 +183,13 @@ impl Server {
             None => None,
         };
         // Viewers find everything on the disk after the stop too: nobody waits for their connections.
-        let _viewers = self.http.map(|http| AbortOnDrop::spawn(http::serve(http, self.out, Arc::clone(&context))));
-        let broadcasters = listener::serve(self.rtmp, rtmps, context, stop_word);
+        let _viewers =
+            self.http.map(|http| AbortOnDrop::spawn(http::serve(http, Arc::clone(&self.out), Arc::clone(&context))));
+        // Held until everything is written.
+        let _lock = self.lock;
+        let mut tasks = JoinSet::new();
+        recovery::recover(self.out, &context, &mut tasks, &stop_word).await;
+        let broadcasters = listener::serve(self.rtmp, rtmps, tasks, context, stop_word);
         tokio::pin!(broadcasters);
         tokio::select! {
             () = stop => {}
@@ -229,6 +242,11 @@ impl Context {
             beat: (!ingest_delay.is_zero()).then(|| Beat::start(ingest_delay)),
             last_began_ms: AtomicU64::new(0),
         }
+    }
+
+    /// Broadcasts up to `last` have begun, in former processes.
+    fn have_begun(&self, last: BroadcastId) {
+        self.last_began_ms.fetch_max(last.unix_ms, Ordering::Relaxed);
     }
 
     /// Now, for a broadcast that begins. No two begin in the same millisecond, whatever the clock does, because the time

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
 use super::demo::{Client, FILM, Film};
@@ -86,6 +86,18 @@ impl House {
             }
         }
         files
+    }
+}
+
+impl House {
+    /// The process is gone and another one looks after the folder; the tasks of what goes on.
+    async fn restart(self) -> (Self, JoinSet<()>) {
+        let Self { folder, .. } = self;
+        let context = Arc::new(context(folder.path()));
+        let (stopper, stop) = stop::stop();
+        let mut tasks = JoinSet::new();
+        recovery::recover(folder.path().into(), &context, &mut tasks, &stop).await;
+        (Self { folder, context, stopper, stop }, tasks)
     }
 }
 
@@ -377,6 +389,66 @@ fn no_two_broadcasts_begin_in_the_same_millisecond() {
     let context = context(Path::new("unused"));
     let times: Vec<_> = (0..100).map(|_| context.begin().unix.as_millis()).collect();
     assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p10_after_a_restart_the_publisher_goes_on_in_the_same_playlist() {
+    let house = House::new();
+    let (client, task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    send_film(&mut client).await;
+    drop(client);
+    sleep(Duration::from_secs(1)).await;
+    // Nothing is done any more, as after kill -9.
+    task.abort();
+    let before = house.playlist("a", "video");
+    fs::write(house.broadcasts("a")[0].join(".video-7.mp4.tmp"), "half a segment").unwrap();
+    fs::write(house.broadcasts("a")[0].join("notes.txt"), "somebody else's").unwrap();
+
+    let (house, _tasks) = house.restart().await;
+    assert_eq!(house.playlist("a", "video"), before, "it waits");
+    let (client, _task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    send_film(&mut client).await;
+    client.unpublish().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(house.broadcasts("a").len(), 1);
+    let after = house.playlist("a", "video");
+    assert_eq!(after.matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{after}");
+    let kept = before.split_once("#EXT-X-MAP").unwrap().1;
+    assert!(after.contains(kept), "{before}{after}");
+    assert!(after.ends_with("#EXT-X-ENDLIST\n"), "{after}");
+    let files: Vec<_> = house.files();
+    assert!(files.iter().any(|path| path.ends_with("notes.txt")));
+    assert!(!files.iter().any(|path| path.to_string_lossy().ends_with(".tmp")), "{files:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p10_after_a_restart_without_its_publisher_a_broadcast_ends_after_the_grace_time() {
+    let house = House::new();
+    let (client, task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    send_film(&mut client).await;
+    drop(client);
+    sleep(Duration::from_secs(1)).await;
+    task.abort();
+    let before = house.playlist("a", "audio");
+    // The same folder again under a name that is foreign, unreadable, or both.
+    for (name, text) in [("b", "not a playlist"), ("c", ""), ("d", "#EXTM3U\n#EXT-X-VERSION:6\n")] {
+        let folder = house.folder.path().join("live").join(name).join("~5");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("video.m3u8"), text).unwrap();
+    }
+    let (house, mut tasks) = house.restart().await;
+    let start = Instant::now();
+    while tasks.join_next().await.is_some() {}
+    assert_eq!(start.elapsed().as_secs(), 30);
+    assert_eq!(house.playlist("a", "audio"), format!("{before}#EXT-X-ENDLIST\n"));
+    assert_eq!(house.playlist("b", "video"), "not a playlist");
+    let (client, _task) = house.publish("a").await;
+    send_film(&mut client.unwrap()).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(house.broadcasts("a").len(), 2, "a new one under the same name");
 }
 
 /// A disk that does not answer as long as somebody holds the lock.

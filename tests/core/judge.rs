@@ -111,6 +111,8 @@ pub(crate) struct Judge {
     /// Discontinuity numbers by folder and media sequence number, the same in all renditions (RFC 8216bis 6.2.4).
     discontinuities: BTreeMap<(String, u64), u64>,
     target_duration_s: Option<u64>,
+    /// What one process put another may have to delete without listing it.
+    pub(crate) has_restarted: bool,
     /// How many entries were ever listed.
     pub(crate) listed: usize,
     pub(crate) gaps: usize,
@@ -237,7 +239,8 @@ impl Judge {
             }
         }
         if self.timescales.remove(key).is_none() {
-            assert!(self.leaving.remove(key).is_some(), "{key} is deleted and was never listed");
+            let was_listed = self.leaving.remove(key).is_some();
+            assert!(was_listed || self.has_restarted, "{key} is deleted and was never listed");
             self.segments.remove(key);
         }
     }

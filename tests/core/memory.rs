@@ -5,10 +5,10 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
-use upscope::action::{Action, ObjectKind, StreamName};
+use upscope::action::{Action, BroadcastId, ObjectKind, StreamName};
 use upscope::flv::file::FileTags;
 use upscope::flv::{Tag, parse_audio, parse_data, parse_video};
-use upscope::hls::Window;
+use upscope::hls::{Found, Object, Resumed, Window};
 use upscope::media::Moment;
 use upscope::packager::{Packager, Settings};
 use upscope::rtmp::{Connection, Event, MessageKind};
@@ -27,8 +27,10 @@ pub(crate) fn settings() -> Settings {
 }
 
 /// What a performer of actions holds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Memory {
+    /// How many actions are performed before the process is killed.
+    pub(crate) actions_left: usize,
     pub(crate) objects: BTreeMap<String, Vec<u8>>,
     pub(crate) unfinished: BTreeMap<String, Vec<u8>>,
     pub(crate) judge: Judge,
@@ -36,6 +38,19 @@ pub(crate) struct Memory {
     pub(crate) log: String,
     /// Names of what is no playlist; none may come again.
     used: BTreeSet<String>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            actions_left: usize::MAX,
+            objects: BTreeMap::new(),
+            unfinished: BTreeMap::new(),
+            judge: Judge::default(),
+            log: String::new(),
+            used: BTreeSet::new(),
+        }
+    }
 }
 
 impl Memory {
@@ -183,6 +198,29 @@ impl Broadcast {
         }
     }
 
+    /// Another process goes on with what this one has put.
+    pub(crate) fn restart(self, settings: Settings) -> Option<Self> {
+        let Self { mut memory, now, notices, .. } = self;
+        memory.unfinished.clear();
+        memory.judge.has_restarted = true;
+        let folder = format!("live/cam1/~{}/", BEGAN_UNIX.as_millis());
+        let mut files: Vec<_> = memory
+            .objects
+            .iter()
+            .filter_map(|(key, body)| Some((Object::parse(key.strip_prefix(&folder)?)?, body.len() as u64)))
+            .collect();
+        files.sort_unstable();
+        let broadcast = BroadcastId { unix_ms: u64::try_from(BEGAN_UNIX.as_millis()).unwrap() };
+        let load = |object: Object| Some(Bytes::from(memory.objects[&format!("{folder}{object}")].clone()));
+        let resumed = match Resumed::read(broadcast, &files, load).unwrap() {
+            Found::Nothing => return None,
+            Found::Broadcast(resumed) => resumed,
+        };
+        let name = StreamName::parse("live", "cam1").unwrap();
+        let packager = Packager::resume(name, &resumed, settings, now);
+        Some(Self { packager, memory, notices, now, last_timestamp: None })
+    }
+
     pub(crate) fn interrupt(&mut self) {
         self.last_timestamp = None;
         self.packager.interrupt(self.now);
@@ -208,7 +246,11 @@ impl Broadcast {
 
     fn drain(&mut self) {
         while let Some(action) = self.packager.poll_action() {
-            self.memory.perform(action, self.now.monotonic);
+            // What a killed process had yet to do is not done.
+            if self.memory.actions_left > 0 {
+                self.memory.actions_left -= 1;
+                self.memory.perform(action, self.now.monotonic);
+            }
         }
         while let Some(notice) = self.packager.poll_notice() {
             self.notices.push(notice.to_string());

@@ -1,0 +1,103 @@
+//! After a restart: broadcasts that a former process left go on.
+//!
+//! There is no database. What the folder says is believed as far as it is what we would have written; the newest
+//! broadcast of a stream, if its playlists have not ended, waits for its publisher as after a broken connection, and older
+//! ones are ended. What left a playlist and was not yet deleted is deleted after its time.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::Context;
+use super::broadcast::{self, Broadcast};
+use super::folder::{self, StreamFolder};
+use super::stop::Stop;
+use crate::action::{BroadcastId, StreamName};
+use crate::hls::{Found, MOST_PLAYLIST_BYTES, Object, Resumed};
+
+/// What is read of a header or a segment, in bytes: more than the boxes at its beginning have.
+const MOST_BOX_BYTES: u64 = 1 << 20;
+
+/// What was found of a stream.
+struct Left {
+    name: StreamName,
+    /// Waits for its publisher.
+    open: Option<Resumed>,
+    /// Has to be ended, or had ended and has files whose time will be over.
+    ended: Vec<Resumed>,
+}
+
+/// Sweeps the folder, and lets the broadcasts in it go on as tasks of their own.
+pub(super) async fn recover(out: Arc<Path>, context: &Arc<Context>, tasks: &mut JoinSet<()>, stop: &Stop) {
+    let found = spawn_blocking(move || {
+        let streams = folder::streams(&out);
+        let last = streams.iter().filter_map(|stream| stream.broadcasts.last()).max().copied();
+        let left: Vec<_> = streams.into_iter().map(examine).collect();
+        (last, left)
+    });
+    // An error is a panic, which has been reported: then nothing goes on, and broadcasts begin anew.
+    let Ok((last, left)) = found.await else { return };
+    if let Some(last) = last {
+        context.have_begun(last);
+    }
+    for Left { name, open, ended } in left {
+        if let Some(resumed) = open
+            && let Ok((claim, None)) = context.registry.claim(&name)
+        {
+            tracing::info!(stream = %name, "waiting for its publisher to go on after segment {}", resumed.next_segment());
+            let broadcast = Broadcast::resume(name.clone(), &resumed, context);
+            tasks.spawn(broadcast::keep(broadcast, claim, context.grace, stop.clone()));
+        }
+        for resumed in ended {
+            let broadcast = Broadcast::resume(name.clone(), &resumed, context);
+            tasks.spawn(broadcast::close_and_linger(broadcast, stop.clone()));
+        }
+    }
+}
+
+fn examine(stream: StreamFolder) -> Left {
+    folder::sweep(&stream);
+    let mut left = Left { name: stream.name, open: None, ended: Vec::new() };
+    for broadcast in stream.broadcasts {
+        let path = stream.path.join(broadcast.to_string());
+        match read(broadcast, &path) {
+            Ok(Found::Broadcast(resumed)) => {
+                // Whatever was open before it is over.
+                left.ended.extend(left.open.take());
+                if !resumed.is_ending() {
+                    left.open = Some(resumed);
+                } else if resumed.is_unfinished() {
+                    left.ended.push(resumed);
+                }
+            }
+            Ok(Found::Nothing) => {}
+            Err(error) => {
+                tracing::warn!(stream = %left.name, "{broadcast} is left as it is: {error}");
+            }
+        }
+    }
+    left
+}
+
+fn read(broadcast: BroadcastId, path: &Path) -> Result<Found, crate::hls::Unreadable> {
+    Resumed::read(broadcast, &folder::objects(path), |object| {
+        let path = path.join(object.to_string());
+        match object {
+            Object::Playlist(_) => read_file(&path, MOST_PLAYLIST_BYTES).filter(|text| !text.is_empty()),
+            Object::Header(..) | Object::Segment(..) => read_file(&path, MOST_BOX_BYTES),
+        }
+    })
+}
+
+/// The beginning of a file; what is behind a link is not ours.
+fn read_file(path: &Path, most_bytes: u64) -> Option<Bytes> {
+    // A regular file a moment ago, or it would not be here.
+    let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()))?;
+    let mut bytes = Vec::new();
+    file.take(most_bytes).read_to_end(&mut bytes).ok()?;
+    Some(bytes.into())
+}
