@@ -63,6 +63,11 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is that of a multivariant playlist.
+    pub fn is_index(&self) -> bool {
+        self.0.rsplit('/').next() == Some(INDEX)
+    }
 }
 
 impl fmt::Display for Key {

@@ -8,7 +8,7 @@ use crate::action::{Action, BroadcastId, Key, StreamName};
 use crate::cmaf::{Cadence, Output, Segmenter};
 use crate::codec::Configuration;
 use crate::flv::Tag;
-use crate::hls::{Lost, Presentation, Resumed, Window};
+use crate::hls::{Presentation, Resumed, Window};
 use crate::media::{Item, Moment, TrackKind};
 use crate::remuxer::{Dropped, Remuxer};
 
@@ -134,19 +134,14 @@ impl Packager {
         self.presentation.handle_time(now.monotonic);
     }
 
-    /// An object that was put, or was being put, is not there and never will be: it becomes a gap.
+    /// A segment that was put, or was being put, is not there and never will be: it becomes a gap.
     pub fn handle_lost(&mut self, lost: &Key) {
-        if let Lost::Header(track) = self.presentation.handle_lost(lost) {
-            self.segmenter.renew_header(track);
-        }
+        self.presentation.handle_lost(lost);
     }
 
-    /// Somebody removed the folder with all that was put: it becomes gaps, and headers are put anew.
+    /// Somebody removed the folder with all that was put: what was listed becomes gaps.
     pub fn handle_vanished(&mut self) {
         self.presentation.handle_vanished();
-        for track in self.presentation.tracks() {
-            self.segmenter.renew_header(track);
-        }
     }
 
     /// When [`Self::handle_time`] has something to do, on the monotonic clock.

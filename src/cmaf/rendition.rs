@@ -210,11 +210,6 @@ impl Rendition {
         self.is_empty() && sample.decode_time + u64::from(sample.duration / 2) < self.start.unwrap_or(self.floor)
     }
 
-    /// The header is written again, under a new name: the one in use was lost.
-    pub(super) fn renew_header(&mut self) {
-        self.header_is_due = true;
-    }
-
     /// The open segment holds no sample.
     pub(super) fn is_empty(&self) -> bool {
         self.samples == 0

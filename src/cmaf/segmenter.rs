@@ -116,13 +116,6 @@ impl Segmenter {
         Self { renditions, is_flushed: true, first, ..Self::new(cadence) }
     }
 
-    /// A track's header was lost: it is written again, under a new name, before it is next needed.
-    pub fn renew_header(&mut self, track: TrackId) {
-        if let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.id() == track) {
-            rendition.renew_header();
-        }
-    }
-
     /// Takes the remuxer's next item.
     pub fn handle_item(&mut self, item: Item) {
         match item {

@@ -22,6 +22,6 @@ mod resumed;
 
 pub use media_playlist::Window;
 pub use object::Object;
-pub use presentation::{Lost, Presentation};
+pub use presentation::Presentation;
 pub use reread::MOST_PLAYLIST_BYTES;
 pub use resumed::{Found, Resumed, Unreadable};

@@ -37,16 +37,9 @@ pub struct Presentation {
     /// After a restart: by number, what some rendition lists and others may lack, as its duration in microseconds and
     /// whether it is behind a discontinuity.
     listed_before: BTreeMap<u64, (u64, bool)>,
+    /// Segments of which something could not be written before they were complete.
+    lost: Vec<(TrackId, u64)>,
     actions: VecDeque<Action>,
-}
-
-/// What was lost with an object that could not be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lost {
-    /// A segment, or a playlist that will be written anew: nothing has to be done.
-    Replaceable,
-    /// The header of a track, which has to be written again under a new name.
-    Header(TrackId),
 }
 
 #[derive(Debug)]
@@ -69,6 +62,7 @@ struct PutHeader {
     number: u32,
     /// RFC 6381; not known of some headers of a former process.
     codec: Option<String>,
+    body: Bytes,
 }
 
 #[derive(Debug)]
@@ -117,6 +111,7 @@ impl Rendition {
             .map(|header| PutHeader {
                 number: header.number,
                 codec: header.track.as_ref().map(|track| track.configuration.rfc6381()),
+                body: header.body.clone(),
             })
             .collect();
         Self {
@@ -155,6 +150,7 @@ impl Presentation {
             leaving: VecDeque::new(),
             is_ended: false,
             listed_before: BTreeMap::new(),
+            lost: Vec::new(),
             actions: VecDeque::new(),
         }
     }
@@ -220,7 +216,7 @@ impl Presentation {
         let key = self.key(Object::Header(track, header.number));
         if let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.track == track) {
             let codec = Some(header.track.configuration.rfc6381());
-            rendition.headers.push_back(PutHeader { number: header.number, codec });
+            rendition.headers.push_back(PutHeader { number: header.number, codec, body: header.body.clone() });
             rendition.configuration = Some(header.track.configuration);
         }
         self.actions.push_back(Action::Put { key, kind: ObjectKind::Header, body: vec![header.body] });
@@ -228,6 +224,9 @@ impl Presentation {
 
     /// More of a track's open segment.
     pub fn handle_chunk(&mut self, chunk: Chunk) {
+        if self.lost.contains(&(chunk.track, chunk.segment)) {
+            return;
+        }
         let key = self.key(Object::Segment(chunk.track, chunk.segment));
         self.actions.push_back(Action::Append { key, body: chunk.body });
     }
@@ -235,6 +234,9 @@ impl Presentation {
     /// A track's open segment is complete, or a gap.
     pub fn handle_segment(&mut self, segment: Segment, target_duration_s: u64, now: Duration) {
         let track = segment.track;
+        let is_lost = self.lost.contains(&(track, segment.number));
+        self.lost.retain(|(of, number)| *of != track || *number > segment.number);
+        let segment = Segment { is_gap: segment.is_gap || is_lost, ..segment };
         if !segment.is_gap {
             let key = self.key(Object::Segment(track, segment.number));
             self.actions.push_back(Action::Put { key, kind: ObjectKind::Segment, body: Vec::new() });
@@ -295,36 +297,37 @@ impl Presentation {
         }
     }
 
-    /// An object that was to be put is not there: what needs it becomes a gap, and playlists are put again.
-    pub fn handle_lost(&mut self, lost: &Key) -> Lost {
-        if *lost == self.name.index() {
-            self.multivariant = None;
-            return Lost::Replaceable;
+    /// A segment that was to be put is not there: it becomes a gap.
+    pub fn handle_lost(&mut self, lost: &Key) {
+        let Some(Object::Segment(track, number)) = self.object(lost) else { return };
+        let rendition = self.renditions.iter().find(|rendition| rendition.track == track);
+        let last = rendition.and_then(|rendition| rendition.playlist.as_ref()?.last());
+        if last.is_none_or(|last| last.number < number) {
+            self.lost.push((track, number));
         }
-        match self.object(lost) {
-            Some(Object::Segment(track, number)) => {
-                self.mark_gaps(track, |segment| segment.number == number);
-                Lost::Replaceable
-            }
-            Some(Object::Header(track, header)) => {
-                self.mark_gaps(track, |segment| segment.header == header);
-                Lost::Header(track)
-            }
-            Some(Object::Playlist(_)) | None => Lost::Replaceable,
-        }
+        self.mark_gaps(track, |segment| segment.number == number);
     }
 
-    /// Somebody removed the broadcast's folder: all that was listed is gone.
+    /// Somebody removed the broadcast's folder: headers are put again, and what was listed becomes gaps.
     pub fn handle_vanished(&mut self) {
-        for track in self.tracks() {
+        for position in 0..self.renditions.len() {
+            let rendition = &self.renditions[position];
+            let track = rendition.track;
+            for PutHeader { number, body, .. } in &rendition.headers {
+                let key = self.key(Object::Header(track, *number));
+                self.actions.push_back(Action::Put { key, kind: ObjectKind::Header, body: vec![body.clone()] });
+            }
             self.mark_gaps(track, |_| true);
+            // Those that list nothing but gaps have to be there too.
+            if let Some(playlist) = &self.renditions[position].playlist {
+                let body = playlist.render();
+                self.put_media_playlist(track, body);
+            }
         }
-        self.multivariant = None;
-    }
-
-    /// The tracks of its renditions.
-    pub fn tracks(&self) -> Vec<TrackId> {
-        self.renditions.iter().map(|rendition| rendition.track).collect()
+        if let Some(multivariant) = &self.multivariant {
+            let body = vec![multivariant.render()];
+            self.actions.push_back(Action::Put { key: self.name.index(), kind: ObjectKind::Playlist, body });
+        }
     }
 
     fn mark_gaps(&mut self, track: TrackId, is_lost: impl Fn(&Segment) -> bool) {

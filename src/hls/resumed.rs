@@ -67,6 +67,7 @@ pub(super) struct Rendition {
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) number: u32,
+    pub(super) body: Bytes,
     timescale: Timescale,
     /// Unless the codec is one that a header does not tell all of.
     pub(super) track: Option<Track>,
@@ -233,9 +234,9 @@ impl Rendition {
             .iter()
             .filter_map(|(object, _)| match *object {
                 Object::Header(track, number) if track == id => {
-                    let bytes = load(*object)?;
-                    let timescale = isobmff::read_timescale(&bytes)?;
-                    Some(Header { number, timescale, track: isobmff::read_header(&bytes, id) })
+                    let body = load(*object)?;
+                    let timescale = isobmff::read_timescale(&body)?;
+                    Some(Header { number, timescale, track: isobmff::read_header(&body, id), body })
                 }
                 _ => None,
             })

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Context;
 use super::clock::Clock;
@@ -77,9 +77,14 @@ impl Broadcast {
 
     /// Passes on what the packager has for the disk and for the log.
     pub(super) fn pass_on(&mut self) {
-        while let Some(action) = self.packager.poll_action() {
-            self.writer.push(action);
+        self.drain();
+        for lost in self.writer.take_lost() {
+            self.packager.handle_lost(&lost);
         }
+        if self.writer.take_vanished() {
+            self.packager.handle_vanished();
+        }
+        self.drain();
         self.writer.start();
         while let Some(notice) = self.packager.poll_notice() {
             match notice {
@@ -87,6 +92,31 @@ impl Broadcast {
                 Notice::Advice(_) | Notice::PassedOver(_) => tracing::warn!(stream = %self.name, "{notice}"),
             }
         }
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.packager.poll_action() {
+            self.writer.push(action);
+        }
+    }
+
+    /// Waits until everything is written, or the disk has had its time.
+    async fn settle(&mut self) {
+        let until = Writer::settles_until();
+        self.pass_on();
+        self.writer.start_now();
+        while !self.writer.is_idle() {
+            if timeout_at(until, self.writer.progress()).await.is_err() {
+                return;
+            }
+            self.pass_on();
+            self.writer.start_now();
+        }
+    }
+
+    /// Whether there is something left to do, now or later.
+    fn is_unfinished(&self) -> bool {
+        self.due().is_some() || !self.writer.is_idle()
     }
 
     /// Whether the disk is too far behind to take more.
@@ -155,12 +185,14 @@ pub(super) async fn keep(mut broadcast: Box<Broadcast>, claim: Claim<Box<Broadca
 /// Ends a broadcast, and frees its name once everything is written. What remains to be done later is done elsewhere.
 pub(super) async fn end(mut broadcast: Box<Broadcast>, offer: Offer<Box<Broadcast>>, stop: Stop) {
     broadcast.close();
-    broadcast.writer.settle().await;
+    broadcast.settle().await;
+    // The address is the next broadcast's.
+    broadcast.writer.forget(&broadcast.name.index());
     if let Some(next) = offer.withdraw() {
         // The next publisher begins a new broadcast; if he has left already, so be it.
         let _ = next.answer(None);
     }
-    if broadcast.due().is_some() {
+    if broadcast.is_unfinished() {
         tokio::spawn(linger(broadcast, stop));
     }
 }
@@ -173,13 +205,14 @@ pub(super) async fn close_and_linger(mut broadcast: Box<Broadcast>, stop: Stop) 
 
 /// Removes the files of an ended broadcast whose time is over, as long as there are any.
 async fn linger(mut broadcast: Box<Broadcast>, mut stop: Stop) {
-    while let Some(due) = broadcast.due() {
+    while broadcast.is_unfinished() {
+        let due = broadcast.due();
         tokio::select! {
-            () = sleep_until(due) => broadcast.handle_time(),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => broadcast.handle_time(),
             () = broadcast.progress() => {}
             () = stop.said() => break,
         }
         broadcast.pass_on();
     }
-    broadcast.writer.settle().await;
+    broadcast.settle().await;
 }

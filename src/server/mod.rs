@@ -234,7 +234,7 @@ impl Context {
         Self {
             clock: Clock::start(),
             registry: Registry::new(),
-            make_store: Arc::new(move || Box::new(DiskStore::new(Arc::clone(&out)))),
+            make_store: Arc::new(move || Box::new(DiskStore::new(Arc::clone(&out), store::Durability::Process))),
             settings,
             door,
             gate,

@@ -478,8 +478,12 @@ async fn a_stalled_disk_makes_its_publisher_wait_and_loses_nothing() {
     let lock = Arc::new(std::sync::Mutex::new(()));
     let (out, in_store): (Arc<Path>, _) = (house.folder.path().into(), Arc::clone(&lock));
     let mut context = context(house.folder.path());
-    context.make_store =
-        Arc::new(move || Box::new(Stalled { disk: DiskStore::new(Arc::clone(&out)), lock: Arc::clone(&in_store) }));
+    context.make_store = Arc::new(move || {
+        Box::new(Stalled {
+            disk: DiskStore::new(Arc::clone(&out), store::Durability::Process),
+            lock: Arc::clone(&in_store),
+        })
+    });
     house.context = Arc::new(context);
     let (client, _task) = house.publish("a").await;
     let mut client = client.unwrap();
@@ -525,6 +529,140 @@ async fn a_stalled_disk_makes_its_publisher_wait_and_loses_nothing() {
         playlist.lines().filter_map(|line| line.strip_prefix("#EXTINF:")?.split(',').next()?.parse::<f64>().ok()).sum();
     let all = 8.0 * 13.74;
     assert!((seconds - all).abs() < 0.1 || playlist.contains("MEDIA-SEQUENCE:"), "{seconds}");
+}
+
+/// What the disk does wrong.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// One operation fails.
+    Once,
+    /// All operations fail for this long.
+    For(Duration),
+    /// The streams' folder is removed.
+    Removed,
+}
+
+/// A broadcast of the film, this many times, on a disk whose operation number `at` goes wrong, and how many operations
+/// there were. Before each of them all that is listed is there.
+async fn broadcast_on_a_faulty_disk(rounds: u32, at: usize, fault: Fault) -> (House, usize) {
+    let mut house = House::new();
+    let out: Arc<Path> = house.folder.path().into();
+    let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let until = Arc::new(std::sync::Mutex::new(None::<Instant>));
+    let fail: Arc<store::Failing> = {
+        let (out, count) = (Arc::clone(&out), Arc::clone(&count));
+        Arc::new(move |_: &str| {
+            if !matches!(fault, Fault::Removed) {
+                assert_eq!(missing(&out), [] as [String; 0]);
+            }
+            let is_it = count.fetch_add(1, Ordering::Relaxed) == at;
+            let mut until = until.lock().unwrap();
+            match fault {
+                Fault::Once if is_it => return Err(std::io::ErrorKind::StorageFull.into()),
+                Fault::For(time) if is_it => *until = Some(Instant::now() + time),
+                // It may not be there yet.
+                Fault::Removed if is_it => drop(fs::remove_dir_all(out.join("live"))),
+                _ => {}
+            }
+            match *until {
+                Some(until) if Instant::now() < until => Err(std::io::ErrorKind::ReadOnlyFilesystem.into()),
+                _ => Ok(()),
+            }
+        })
+    };
+    let mut context = context(house.folder.path());
+    context.make_store =
+        Arc::new(move || Box::new(DiskStore::failing(Arc::clone(&out), store::Durability::Power, Arc::clone(&fail))));
+    house.context = Arc::new(context);
+    let (client, task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
+    let start = Instant::now();
+    for round in 0..rounds {
+        for (tag, time) in film.round(round) {
+            // In time, as an encoder sends it.
+            tokio::time::sleep_until(start + time).await;
+            client.send(tag, time).await.unwrap();
+        }
+    }
+    client.unpublish().await.unwrap();
+    sleep(Duration::from_secs(20)).await;
+    drop(client);
+    task.await.unwrap();
+    let count = count.load(Ordering::Relaxed);
+    (house, count)
+}
+
+/// Files that playlists below `out` list and that are not there.
+fn missing(out: &Path) -> Vec<String> {
+    let mut missing = Vec::new();
+    for entry in fs::read_dir(out.join("live/a")).into_iter().flatten().flatten() {
+        for playlist in ["video.m3u8", "audio.m3u8"] {
+            let Ok(text) = fs::read_to_string(entry.path().join(playlist)) else { continue };
+            let mut is_gap = false;
+            for line in text.lines() {
+                is_gap |= line == "#EXT-X-GAP";
+                if !line.starts_with('#') {
+                    if !is_gap && !entry.path().join(line).exists() {
+                        missing.push(format!("{playlist}: {line}"));
+                    }
+                    is_gap = false;
+                }
+            }
+        }
+    }
+    missing
+}
+
+fn gaps(house: &House) -> usize {
+    ["video", "audio"].iter().map(|rendition| house.playlist("a", rendition).matches("#EXT-X-GAP\n").count()).sum()
+}
+
+fn assert_is_ended_and_whole(house: &House, case: &str) {
+    for rendition in ["video", "audio"] {
+        let playlist = house.playlist("a", rendition);
+        assert!(playlist.ends_with("#EXT-X-ENDLIST\n"), "{case}: {playlist}");
+        assert!(playlist.contains("#EXT-X-MEDIA-SEQUENCE:0\n"), "{case}: {playlist}");
+        for (number, uri) in playlist.lines().filter(|line| line.ends_with(".mp4")).enumerate() {
+            assert_eq!(uri, format!("{rendition}-{number}.mp4"), "{case}");
+        }
+    }
+    let mut report = Vec::new();
+    let index = house.folder.path().join("live/a/index.m3u8");
+    let inspected = crate::inspect::run(&index, &mut report).unwrap();
+    assert_eq!(inspected.exit_code(), 0, "{case}: {}", String::from_utf8_lossy(&report));
+    assert_eq!(missing(house.folder.path()), [] as [String; 0], "{case}");
+    let left: Vec<_> = house.files().into_iter().filter(|path| path.to_string_lossy().ends_with(".tmp")).collect();
+    assert!(left.is_empty(), "{case}: {left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p13_any_single_file_operation_may_fail_once_and_nothing_is_lost() {
+    let (_, operations) = broadcast_on_a_faulty_disk(1, usize::MAX, Fault::Once).await;
+    assert!(operations > 100, "{operations}");
+    // All of the beginning, and a sample of what repeats.
+    for at in (0..32).chain((32..operations).step_by(7)) {
+        let (house, _) = broadcast_on_a_faulty_disk(1, at, Fault::Once).await;
+        assert_is_ended_and_whole(&house, &format!("operation {at}"));
+        assert_eq!(gaps(&house), 0, "operation {at}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p13_a_disk_that_takes_nothing_for_a_while_costs_gaps_and_the_output_is_back_by_itself() {
+    for at in (0..80).step_by(9) {
+        let (house, _) = broadcast_on_a_faulty_disk(2, at, Fault::For(Duration::from_secs(9))).await;
+        assert_is_ended_and_whole(&house, &format!("from operation {at}"));
+        assert!(gaps(&house) <= 14, "from operation {at}: {}", house.playlist("a", "video"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p13_a_folder_that_is_removed_costs_gaps_and_the_output_is_back_by_itself() {
+    for at in (1..80).step_by(9) {
+        let (house, _) = broadcast_on_a_faulty_disk(2, at, Fault::Removed).await;
+        assert_is_ended_and_whole(&house, &format!("before operation {at}"));
+    }
 }
 
 #[tokio::test]

@@ -4,10 +4,12 @@
 //! is to stop reading ([`Writer::is_full`]), which slows its encoder through TCP and nobody else. What viewers cannot
 //! see yet (appends) is gathered to larger writes.
 //!
-//! When the store fails, its batch is tried again for a while. What still cannot be written is lost, and a playlist
-//! that names a lost object is not written: a listed object is whole.
+//! When the store fails, its batch is tried again for a while. Then segments that still cannot be written are lost, which
+//! the core is told ([`Writer::take_lost`]) so that it lists gaps; headers and playlists wait until they can be written,
+//! of each playlist the newest. The order is then: segments, headers, playlists, deletes. So what is on the disk is valid
+//! at every moment: a listed object is whole.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
-use super::store::{MakeStore, Store};
+use super::store::{MakeStore, Store, Torn};
 use crate::action::{Action, Key, ObjectKind};
 
 /// More than this in the queue and in flight, in bytes, and the publisher has to wait: what a stalled disk costs.
@@ -30,8 +32,14 @@ const WRITE_BYTES: usize = 128 << 10;
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// For how long from the first failure nothing is given up. After that each action gets one try.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The least time between two log lines on the same trouble.
-const LOG_EVERY: Duration = Duration::from_secs(30);
+/// How long after the last failure the trouble is over, and the next one another.
+const CALM: Duration = Duration::from_secs(30);
+/// The most log lines on one trouble.
+const MOST_LOG_LINES: u32 = 8;
+/// How long a broadcast that ends waits for its store at most.
+const SETTLE_WITHIN: Duration = Duration::from_secs(8);
+/// Lost objects that are remembered, until no more of them can be on the way.
+const MOST_LOST: usize = 64;
 
 /// Performs actions without blocking the task that owns it.
 pub(super) struct Writer {
@@ -43,24 +51,64 @@ pub(super) struct Writer {
     queued_bytes: usize,
     in_flight_bytes: usize,
     trouble: Option<Trouble>,
-    /// Objects that are not whole and never will be.
-    lost: HashSet<Key>,
+    /// Segments that are not whole and never will be, the oldest first.
+    lost: VecDeque<Key>,
+    /// Those of which the core has not been told.
+    untold: Vec<Key>,
+    has_vanished: bool,
 }
 
 /// What became of a batch.
 struct Outcome {
     store: Box<dyn Store>,
-    /// What is left to do; the first of it failed.
+    /// What is left to do; if there is an error, the first of it failed.
     left: VecDeque<Action>,
     error: Option<io::Error>,
+    has_vanished: bool,
 }
 
-/// The store fails.
+/// The store fails, or did a moment ago.
 struct Trouble {
+    began: Instant,
+    /// Nothing has worked for long since.
     since: Instant,
     retry_at: Instant,
+    failed_at: Instant,
+    is_healed: bool,
     log_at: Instant,
-    lost_objects: u64,
+    log_lines: u32,
+    lost_segments: u64,
+}
+
+impl Trouble {
+    fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            since: now,
+            retry_at: now,
+            failed_at: now,
+            is_healed: false,
+            log_at: now,
+            log_lines: 0,
+            lost_segments: 0,
+        }
+    }
+
+    /// Whether there may be another log line on what goes on. The pause before the next doubles.
+    fn may_repeat(&mut self, now: Instant) -> bool {
+        let may = now >= self.log_at && self.may_log();
+        if may {
+            self.log_at = now + CALM * 2_u32.pow(self.log_lines);
+        }
+        may
+    }
+
+    /// Whether there may be another log line.
+    fn may_log(&mut self) -> bool {
+        let may = self.log_lines < MOST_LOG_LINES;
+        self.log_lines += u32::from(may);
+        may
+    }
 }
 
 impl Writer {
@@ -74,16 +122,57 @@ impl Writer {
             queued_bytes: 0,
             in_flight_bytes: 0,
             trouble: None,
-            lost: HashSet::new(),
+            lost: VecDeque::new(),
+            untold: Vec::new(),
+            has_vanished: false,
         }
     }
 
     /// Queues an action.
     pub(super) fn push(&mut self, action: Action) {
-        if !self.is_in_vain(&action) {
-            self.queued_bytes += cost(&action);
-            join_or_push(&mut self.queue, action);
+        if self.is_in_vain(&action) {
+            return;
         }
+        if self.trouble.is_some() && is_playlist(&action) {
+            self.queue.retain(|queued| !(is_playlist(queued) && queued.key() == action.key()));
+            self.queued_bytes = self.queue.iter().map(cost).sum();
+        }
+        self.queued_bytes += cost(&action);
+        join_or_push(&mut self.queue, action);
+        self.put_in_order();
+    }
+
+    /// While there is trouble: what is listed stands before what lists it, and nothing is deleted that may still be.
+    fn put_in_order(&mut self) {
+        if self.trouble.is_some() {
+            self.queue.make_contiguous().sort_by_key(rank);
+        }
+    }
+
+    /// Drops what is queued for an object.
+    pub(super) fn forget(&mut self, key: &Key) {
+        self.queue.retain(|queued| queued.key() != key);
+    }
+
+    /// Segments that are not whole and never will be, of which the core was not told. What it says from now on takes
+    /// account of them.
+    pub(super) fn take_lost(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.untold)
+    }
+
+    /// Whether all that was written was removed by somebody, of which the core was not told.
+    pub(super) fn take_vanished(&mut self) -> bool {
+        std::mem::take(&mut self.has_vanished)
+    }
+
+    /// Everything is done.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.queue.is_empty()
+    }
+
+    /// Until when a broadcast that ends now waits for its store.
+    pub(super) fn settles_until() -> Instant {
+        Instant::now() + SETTLE_WITHIN
     }
 
     /// Starts to perform what is queued, if it is worth a write and nothing is in flight.
@@ -118,16 +207,8 @@ impl Writer {
         }
     }
 
-    /// Performs all that is queued.
-    pub(super) async fn settle(&mut self) {
-        self.start_now();
-        while self.in_flight.is_some() || !self.queue.is_empty() {
-            self.progress().await;
-            self.start_now();
-        }
-    }
-
-    fn start_now(&mut self) {
+    /// Starts to perform what is queued, if nothing is in flight.
+    pub(super) fn start_now(&mut self) {
         if self.queue.is_empty() || self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.retry_at) {
             return;
         }
@@ -136,77 +217,143 @@ impl Writer {
         self.in_flight_bytes = std::mem::take(&mut self.queued_bytes);
         self.in_flight = Some(spawn_blocking(move || {
             while let Some(action) = left.front() {
-                if let Err(error) = store.perform(action) {
-                    return Outcome { store, left, error: Some(error) };
+                let result = store.perform(action);
+                let has_vanished = store.take_vanished();
+                if result.is_ok() {
+                    left.pop_front();
                 }
-                left.pop_front();
+                if result.is_err() || has_vanished {
+                    return Outcome { store, left, error: result.err(), has_vanished };
+                }
             }
-            Outcome { store, left, error: None }
+            Outcome { store, left, error: None, has_vanished: false }
         }));
     }
 
-    fn finish_batch(&mut self, Outcome { mut store, mut left, error }: Outcome) {
+    fn finish_batch(&mut self, Outcome { mut store, mut left, error, has_vanished }: Outcome) {
         let now = Instant::now();
         match error {
-            None => {
-                if let Some(trouble) = self.trouble.take() {
-                    let seconds = now.duration_since(trouble.since).as_secs();
-                    tracing::info!(lost_objects = trouble.lost_objects, "writing works again after {seconds} s");
-                }
-            }
-            Some(error) => {
-                if let Some(failed) = left.front().map(Described::from) {
-                    let trouble =
-                        self.trouble.get_or_insert(Trouble { since: now, retry_at: now, log_at: now, lost_objects: 0 });
-                    trouble.retry_at = now + RETRY_AFTER;
-                    if now >= trouble.log_at {
-                        trouble.log_at = now + LOG_EVERY;
-                        tracing::warn!("failed to {failed}: {error}; trying again");
-                    }
-                    if now >= trouble.since + PATIENCE
-                        && let Some(action) = left.pop_front()
-                    {
-                        trouble.lost_objects += 1;
-                        self.give_up(store.as_mut(), &action);
-                        left.retain(|action| !self.is_in_vain(action));
-                    }
-                }
-                left.append(&mut self.queue);
-                self.queue = left;
-                self.queued_bytes = self.queue.iter().map(cost).sum();
-            }
+            None => self.heal(now),
+            Some(error) => self.handle_failure(store.as_mut(), &mut left, &error, now),
         }
+        if has_vanished {
+            tracing::warn!("the output folder was removed: beginning it anew");
+            self.has_vanished = true;
+            // They list what is gone; the core says them anew.
+            left.retain(|action| !is_playlist(action));
+            self.queue.retain(|action| !is_playlist(action));
+        }
+        left.append(&mut self.queue);
+        self.queue = left;
+        self.put_in_order();
+        self.queued_bytes = self.queue.iter().map(cost).sum();
         self.store = Some(store);
     }
 
-    /// Makes sure that nobody will see the object half.
-    fn give_up(&mut self, store: &mut dyn Store, action: &Action) {
+    /// All went well.
+    fn heal(&mut self, now: Instant) {
+        let Some(trouble) = &mut self.trouble else { return };
+        if !std::mem::replace(&mut trouble.is_healed, true) && trouble.may_log() {
+            let seconds = now.duration_since(trouble.began).as_secs();
+            tracing::info!(lost_segments = trouble.lost_segments, "writing works again after {seconds} s");
+        }
+        if now >= trouble.failed_at + CALM {
+            self.trouble = None;
+        }
+    }
+
+    /// The first action of `left` failed.
+    fn handle_failure(&mut self, store: &mut dyn Store, left: &mut VecDeque<Action>, error: &io::Error, now: Instant) {
+        let Some(action) = left.front() else { return };
+        if self.trouble.as_ref().is_some_and(|trouble| trouble.is_healed && now >= trouble.failed_at + CALM) {
+            self.trouble = None;
+        }
+        let trouble = self.trouble.get_or_insert_with(|| Trouble::new(now));
+        if std::mem::take(&mut trouble.is_healed) && now >= trouble.failed_at + PATIENCE {
+            trouble.since = now;
+        }
+        trouble.failed_at = now;
+        // Trying again does not help, and nothing else is known to be wrong.
+        let is_torn = Torn::is(error);
+        trouble.retry_at = if is_torn { now } else { now + RETRY_AFTER };
+        if trouble.may_repeat(now) {
+            tracing::warn!("failed to {}: {error}; trying again", Described::from(action));
+        }
+        if (is_torn || now >= trouble.since + PATIENCE)
+            && let Some(action) = left.pop_front()
+        {
+            self.give_up(store, action, left, now);
+            left.retain(|action| !self.is_in_vain(action));
+            let queue = std::mem::take(&mut self.queue);
+            self.queue = queue.into_iter().filter(|action| !self.is_in_vain(action)).collect();
+        }
+    }
+
+    /// What cannot be written, for now or for ever, is out of the way of what comes behind it.
+    fn give_up(&mut self, store: &mut dyn Store, action: Action, left: &mut VecDeque<Action>, now: Instant) {
+        let Some(trouble) = &mut self.trouble else { return };
         match action {
-            // The next one is newer anyway.
-            Action::Put { kind: ObjectKind::Playlist, .. } => {}
-            Action::Append { key, .. } | Action::Put { key, .. } => {
-                self.lost.insert(key.clone());
-                tracing::error!("{key} is lost, and so is what would list it");
+            // Waits behind all else of its kind.
+            Action::Put { kind: ObjectKind::Header, .. } => {
+                left.push_back(action);
+                return;
             }
-            Action::Delete { key } => tracing::error!("{key} stays, though its time is over"),
+            // The newest of each waits too.
+            Action::Put { kind: ObjectKind::Playlist, .. } => {
+                let mut behind = left.iter().chain(&self.queue);
+                if !behind.any(|newer| is_playlist(newer) && newer.key() == action.key()) {
+                    left.push_back(action);
+                }
+                return;
+            }
+            Action::Append { ref key, .. } | Action::Put { ref key, .. } => {
+                trouble.lost_segments += 1;
+                if trouble.lost_segments == 1 && trouble.may_log() {
+                    tracing::error!("{key} is lost, and becomes a gap");
+                }
+                self.lost.push_back(key.clone());
+                if self.lost.len() > MOST_LOST {
+                    self.lost.pop_front();
+                }
+                self.untold.push(key.clone());
+            }
+            Action::Delete { ref key } => {
+                if trouble.may_repeat(now) {
+                    tracing::error!("{key} stays, though its time is over");
+                }
+            }
         }
         // Removes the temporary file; if that fails too, it is at least never renamed.
         let _ = store.delete(action.key());
     }
 
-    /// Whether an action is about a lost object, or would list one.
+    /// Whether an action is about a lost segment, or would list one that the core believes to be whole.
     fn is_in_vain(&self, action: &Action) -> bool {
         if self.lost.is_empty() {
             return false;
         }
         match action {
             Action::Put { kind: ObjectKind::Playlist, body, .. } => {
-                let text = body.concat();
-                self.lost.iter().any(|lost| names(&text, lost))
+                let text = if self.untold.is_empty() { Vec::new() } else { body.concat() };
+                self.untold.iter().any(|lost| names(&text, lost))
             }
             Action::Append { key, .. } | Action::Put { key, .. } => self.lost.contains(key),
             Action::Delete { .. } => false,
         }
+    }
+}
+
+fn is_playlist(action: &Action) -> bool {
+    matches!(action, Action::Put { kind: ObjectKind::Playlist, .. })
+}
+
+/// The place of an action among those that wait: the multivariant playlist names the others.
+fn rank(action: &Action) -> u8 {
+    match action {
+        Action::Append { .. } | Action::Put { kind: ObjectKind::Segment, .. } => 0,
+        Action::Put { kind: ObjectKind::Header, .. } => 1,
+        Action::Put { kind: ObjectKind::Playlist, key, .. } => 2 + u8::from(key.is_index()),
+        Action::Delete { .. } => 4,
     }
 }
 
@@ -311,6 +458,14 @@ mod tests {
         (Writer::new(Arc::new(move || Box::new(Failing(Arc::clone(&made))))), told)
     }
 
+    async fn settle(writer: &mut Writer) {
+        writer.start_now();
+        while !writer.is_idle() {
+            writer.progress().await;
+            writer.start_now();
+        }
+    }
+
     fn key(file: &str) -> Key {
         StreamName::parse("l", "a").unwrap().file(BroadcastId { unix_ms: 1 }, format_args!("{file}"))
     }
@@ -342,7 +497,7 @@ mod tests {
         writer.push(put("m.m3u8", ObjectKind::Playlist, "1.m4s"));
         writer.push(Action::Delete { key: key("0.m4s") });
         writer.start();
-        writer.settle().await;
+        settle(&mut writer).await;
         assert_eq!(done(&told), ["put l/a/~1/1.m4s abc", "put l/a/~1/m.m3u8 1.m4s", "delete l/a/~1/0.m4s"]);
     }
 
@@ -352,26 +507,44 @@ mod tests {
         writer.push(put("1.m4s", ObjectKind::Segment, "a"));
         writer.push(put("m.m3u8", ObjectKind::Playlist, "1.m4s"));
         writer.start();
-        writer.settle().await;
+        settle(&mut writer).await;
         assert_eq!(done(&told), ["put l/a/~1/1.m4s a", "put l/a/~1/m.m3u8 1.m4s"]);
-        assert!(writer.trouble.is_none());
+        assert!(writer.trouble.is_some_and(|trouble| trouble.is_healed));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lost_segment_is_never_listed_and_the_broadcast_goes_on_after_it() {
-        let (mut writer, told) = writer(25);
-        writer.push(put("1.m4s", ObjectKind::Segment, "a"));
-        writer.push(put("m.m3u8", ObjectKind::Playlist, "1.m4s"));
-        writer.settle().await;
-        assert!(done(&told).is_empty());
+    async fn a_lost_segment_is_told_and_what_would_list_it_is_dropped() {
+        let (mut writer, told) = writer(21);
+        writer.push(put("0.m4s", ObjectKind::Segment, "a"));
+        writer.push(put("m.m3u8", ObjectKind::Playlist, "0.m4s"));
+        settle(&mut writer).await;
+        assert!(done(&told).iter().all(|done| done == "delete l/a/~1/0.m4s"), "{:?}", done(&told));
         told.lock().unwrap().failures = 0;
+        assert_eq!(writer.take_lost(), [key("0.m4s")]);
+        told.lock().unwrap().done.clear();
 
-        writer.push(put("2.m4s", ObjectKind::Segment, "b"));
-        writer.push(put("m.m3u8", ObjectKind::Playlist, "1.m4s\n2.m4s"));
-        writer.settle().await;
-        writer.push(put("m.m3u8", ObjectKind::Playlist, "2.m4s"));
-        writer.settle().await;
-        assert_eq!(done(&told), ["put l/a/~1/2.m4s b", "put l/a/~1/m.m3u8 2.m4s"]);
+        writer.push(append("0.m4s", "more of what is lost"));
+        writer.push(put("1.m4s", ObjectKind::Segment, "b"));
+        writer.push(put("m.m3u8", ObjectKind::Playlist, "gap 0.m4s, 1.m4s"));
+        settle(&mut writer).await;
+        assert_eq!(done(&told), ["put l/a/~1/1.m4s b", "put l/a/~1/m.m3u8 gap 0.m4s, 1.m4s"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_newest_playlist_waits_for_the_store_and_deletes_wait_for_it() {
+        let (mut writer, told) = writer(usize::MAX);
+        writer.push(put("m.m3u8", ObjectKind::Playlist, "old"));
+        writer.start_now();
+        let until = Instant::now() + Duration::from_secs(3600);
+        while Instant::now() < until {
+            writer.progress().await;
+        }
+        assert!(writer.trouble.as_ref().is_some_and(|trouble| trouble.log_lines <= MOST_LOG_LINES));
+        writer.push(Action::Delete { key: key("0.m4s") });
+        writer.push(put("m.m3u8", ObjectKind::Playlist, "new"));
+        told.lock().unwrap().failures = 0;
+        settle(&mut writer).await;
+        assert_eq!(done(&told), ["put l/a/~1/m.m3u8 new", "delete l/a/~1/0.m4s"]);
     }
 
     #[tokio::test]
@@ -381,7 +554,7 @@ mod tests {
         assert!(writer.is_full());
         writer.start();
         assert!(writer.is_full(), "it is in flight now");
-        writer.settle().await;
+        settle(&mut writer).await;
         assert!(!writer.is_full());
     }
 }

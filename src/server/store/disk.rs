@@ -3,7 +3,7 @@
 //! Readers never see half a file: `live/cam1/~17/v-5.m4s` is written as `live/cam1/~17/.v-5.m4s.tmp` and renamed when
 //! it is whole. The temporary name is opened with `O_CREAT | O_EXCL`, which follows no symbolic link.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Store;
+use super::{Store, Torn};
 use crate::action::Key;
 
 /// Performs actions in a folder. Holds an open file for each object that is not yet whole.
@@ -19,6 +19,22 @@ use crate::action::Key;
 pub(in crate::server) struct DiskStore {
     root: Arc<Path>,
     partial: HashMap<Key, Partial>,
+    /// Folders that were there: the stream's and the broadcast's.
+    folders: HashSet<PathBuf>,
+    has_vanished: bool,
+    /// Has its name, which is not yet known to last.
+    renamed: Option<Key>,
+    durability: Durability,
+    operations: Operations,
+}
+
+/// What a file has to outlive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::server) enum Durability {
+    /// The end of the process.
+    Process,
+    /// The loss of power: a file is on the disk before it gets its name, and its name before the next file.
+    Power,
 }
 
 /// An object that is not yet whole.
@@ -33,45 +49,144 @@ struct Partial {
 
 impl DiskStore {
     /// A store that writes below `root`, which exists.
-    pub(in crate::server) fn new(root: Arc<Path>) -> Self {
-        Self { root, partial: HashMap::new() }
+    pub(in crate::server) fn new(root: Arc<Path>, durability: Durability) -> Self {
+        Self {
+            root,
+            partial: HashMap::new(),
+            folders: HashSet::new(),
+            has_vanished: false,
+            renamed: None,
+            durability,
+            operations: Operations::default(),
+        }
     }
 
     fn path(&self, key: &Key) -> PathBuf {
         self.root.join(key.as_str())
+    }
+
+    fn create(&mut self, path: &Path) -> io::Result<Partial> {
+        let path = temporary(path)?;
+        let folder = path.parent().ok_or(ErrorKind::InvalidInput)?;
+        let create = |operations: &Operations| {
+            operations.check("open")?;
+            OpenOptions::new().write(true).create_new(true).open(&path)
+        };
+        let file = match create(&self.operations) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if self.folders.contains(folder) {
+                    self.vanish();
+                }
+                self.operations.check("create_dir")?;
+                fs::create_dir_all(folder)?;
+                self.sync_folders_above(folder)?;
+                create(&self.operations)
+            }
+            // Left by a process that was killed.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                self.operations.check("remove")?;
+                fs::remove_file(&path)?;
+                create(&self.operations)
+            }
+            other => other,
+        }?;
+        self.folders.insert(folder.to_owned());
+        Ok(Partial { file, path, bytes: 0, is_torn: false })
+    }
+
+    /// All that was put is gone, and what is open has no name any more.
+    fn vanish(&mut self) {
+        self.has_vanished = true;
+        self.folders.clear();
+        for partial in self.partial.values_mut() {
+            partial.is_torn = true;
+        }
+    }
+
+    fn complete(&self, partial: &Partial, path: &Path) -> io::Result<()> {
+        if self.durability == Durability::Power {
+            self.operations.check("sync")?;
+            partial.file.sync_all()?;
+        }
+        self.operations.check("rename")?;
+        fs::rename(&partial.path, path)
+    }
+
+    /// The last step of a put; if it fails, the next try begins here.
+    fn make_name_last(&mut self, path: &Path) -> io::Result<()> {
+        path.parent().map_or(Ok(()), |folder| self.sync_folder(folder))?;
+        self.renamed = None;
+        Ok(())
+    }
+
+    /// Makes the names of new folders last.
+    fn sync_folders_above(&self, folder: &Path) -> io::Result<()> {
+        let mut above = folder.ancestors().skip(1).take_while(|above| above.starts_with(&self.root));
+        above.try_for_each(|above| self.sync_folder(above))
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        match self.durability {
+            Durability::Process => Ok(()),
+            Durability::Power => {
+                self.operations.check("sync folder")?;
+                File::open(folder)?.sync_all()
+            }
+        }
     }
 }
 
 impl Store for DiskStore {
     fn append(&mut self, key: &Key, body: &[Bytes]) -> io::Result<()> {
         if !self.partial.contains_key(key) {
-            self.partial.insert(key.clone(), Partial::create(&self.path(key))?);
+            let partial = self.create(&self.path(key))?;
+            self.partial.insert(key.clone(), partial);
         }
         match self.partial.get_mut(key) {
-            Some(partial) => partial.append(body),
-            None => Err(io::Error::other("the temporary file is gone")),
+            Some(partial) => partial.append(body, &self.operations),
+            None => Err(io::Error::other(Torn)),
         }
     }
 
     fn put(&mut self, key: &Key, body: &[Bytes]) -> io::Result<()> {
-        self.append(key, body)?;
         let path = self.path(key);
-        let Some(partial) = self.partial.get_mut(key) else {
-            return Err(io::Error::other("the temporary file is gone"));
-        };
-        if let Err(error) = fs::rename(&partial.path, path) {
-            partial.take_back(body);
+        if self.renamed.as_ref() == Some(key) {
+            return self.make_name_last(&path);
+        }
+        let has_been_appended = self.partial.get(key).is_some_and(|partial| partial.bytes > 0);
+        self.append(key, body)?;
+        let Some(partial) = self.partial.get(key) else { return Err(io::Error::other(Torn)) };
+        if let Err(error) = self.complete(partial, &path) {
+            let is_gone = error.kind() == ErrorKind::NotFound;
+            if let Some(partial) = self.partial.get_mut(key) {
+                partial.take_back(body);
+                if is_gone && partial.bytes == 0 {
+                    // All of it comes again with the next try.
+                    self.partial.remove(key);
+                }
+            }
+            if is_gone {
+                self.vanish();
+            }
             return Err(error);
         }
         self.partial.remove(key);
-        Ok(())
+        // What was put in one piece is put again if that fails.
+        self.renamed = has_been_appended.then(|| key.clone());
+        self.make_name_last(&path)
     }
 
     fn delete(&mut self, key: &Key) -> io::Result<()> {
+        self.operations.check("remove")?;
+        self.renamed.take_if(|renamed| renamed == key);
         if let Some(partial) = self.partial.remove(key) {
             remove_file(&partial.path)?;
         }
         remove_file(&self.path(key))
+    }
+
+    fn take_vanished(&mut self) -> bool {
+        std::mem::take(&mut self.has_vanished)
     }
 }
 
@@ -85,31 +200,11 @@ impl Drop for DiskStore {
 }
 
 impl Partial {
-    fn create(path: &Path) -> io::Result<Self> {
-        let path = temporary(path)?;
-        let create = || OpenOptions::new().write(true).create_new(true).open(&path);
-        let file = match create() {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                if let Some(folder) = path.parent() {
-                    fs::create_dir_all(folder)?;
-                }
-                create()
-            }
-            // Left by a process that was killed.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                fs::remove_file(&path)?;
-                create()
-            }
-            other => other,
-        }?;
-        Ok(Self { file, path, bytes: 0, is_torn: false })
-    }
-
-    fn append(&mut self, body: &[Bytes]) -> io::Result<()> {
+    fn append(&mut self, body: &[Bytes], operations: &Operations) -> io::Result<()> {
         if self.is_torn {
-            return Err(io::Error::other("an earlier write to this file failed and could not be taken back"));
+            return Err(io::Error::other(Torn));
         }
-        match write_all_vectored(&mut self.file, body) {
+        match operations.check("write").and_then(|()| write_all_vectored(&mut self.file, body)) {
             Ok(()) => {
                 self.bytes += length(body);
                 Ok(())
@@ -130,6 +225,52 @@ impl Partial {
     fn truncate(&mut self) {
         let back = self.file.set_len(self.bytes).and_then(|()| self.file.seek(SeekFrom::Start(self.bytes)));
         self.is_torn |= back.is_err();
+    }
+}
+
+/// The file operations; in tests, some fail.
+#[derive(Debug, Default, Clone)]
+struct Operations {
+    #[cfg(test)]
+    fail: Option<Fail>,
+}
+
+/// Decides which operation fails.
+#[cfg(test)]
+#[derive(Clone)]
+struct Fail(Arc<Failing>);
+
+/// Fails the operation of this name, or does not.
+#[cfg(test)]
+pub(in crate::server) type Failing = dyn Fn(&str) -> io::Result<()> + Send + Sync;
+
+#[cfg(test)]
+impl std::fmt::Debug for Fail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Fail")
+    }
+}
+
+impl Operations {
+    #[cfg(not(test))]
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "in tests it can fail")]
+    fn check(&self, _operation: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn check(&self, operation: &str) -> io::Result<()> {
+        self.fail.as_ref().map_or(Ok(()), |fail| fail.0(operation))
+    }
+}
+
+#[cfg(test)]
+impl DiskStore {
+    /// A store whose file operations fail when `fail` says so.
+    pub(in crate::server) fn failing(root: Arc<Path>, durability: Durability, fail: Arc<Failing>) -> Self {
+        let mut store = Self::new(root, durability);
+        store.operations.fail = Some(Fail(fail));
+        store
     }
 }
 
@@ -186,7 +327,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, DiskStore) {
         let folder = tempfile::tempdir().unwrap();
-        let store = DiskStore::new(folder.path().into());
+        let store = DiskStore::new(folder.path().into(), Durability::Process);
         (folder, store)
     }
 
@@ -257,12 +398,44 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_was_removed_is_made_again() {
+    fn a_folder_that_was_removed_is_made_again_and_told_about() {
         let (folder, mut store) = store();
         store.put(&key("a"), &body(&["x"])).unwrap();
+        assert!(!store.take_vanished(), "the first time it is only new");
         fs::remove_dir_all(folder.path().join("live")).unwrap();
         store.put(&key("a"), &body(&["y"])).unwrap();
+        assert!(store.take_vanished() && !store.take_vanished());
         assert_eq!(fs::read_to_string(folder.path().join("live/a/index.m3u8")).unwrap(), "y");
+    }
+
+    #[test]
+    fn what_was_appended_in_a_removed_folder_is_never_completed() {
+        let (folder, mut store) = store();
+        store.append(&key("a"), &body(&["one "])).unwrap();
+        fs::remove_dir_all(folder.path().join("live")).unwrap();
+        assert_eq!(store.put(&key("a"), &body(&["two"])).unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(store.take_vanished());
+        assert!(Torn::is(&store.put(&key("a"), &body(&["two"])).unwrap_err()));
+        store.delete(&key("a")).unwrap();
+        store.put(&key("a"), &body(&["anew"])).unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join("live/a/index.m3u8")).unwrap(), "anew");
+    }
+
+    #[test]
+    fn p11_a_file_is_on_the_disk_before_it_gets_its_name_and_its_name_before_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let tell = Arc::clone(&told);
+        let fail = Arc::new(move |operation: &str| {
+            tell.lock().unwrap().push(operation.to_owned());
+            Ok(())
+        });
+        let mut store = DiskStore::failing(folder.path().into(), Durability::Power, fail);
+        store.append(&key("a"), &body(&["one "])).unwrap();
+        store.put(&key("a"), &body(&["two"])).unwrap();
+        let made = ["open", "create_dir", "sync folder", "sync folder", "open"];
+        let written = ["write", "write", "sync", "rename", "sync folder"];
+        assert_eq!(*told.lock().unwrap(), [made.as_slice(), written.as_slice()].concat());
     }
 
     #[test]

@@ -2,8 +2,11 @@
 
 mod disk;
 
-pub(super) use disk::DiskStore;
+#[cfg(test)]
+pub(super) use disk::Failing;
+pub(super) use disk::{DiskStore, Durability};
 
+use std::fmt;
 use std::io;
 
 use bytes::Bytes;
@@ -23,6 +26,11 @@ pub(super) trait Store: Send + 'static {
     /// Removes an object, or what was appended to it; one that is not there is fine.
     fn delete(&mut self, key: &Key) -> io::Result<()>;
 
+    /// Whether somebody has removed the folder with all that was put, since this was last asked.
+    fn take_vanished(&mut self) -> bool {
+        false
+    }
+
     /// Performs an action.
     fn perform(&mut self, action: &Action) -> io::Result<()> {
         match action {
@@ -30,6 +38,25 @@ pub(super) trait Store: Send + 'static {
             Action::Put { key, body, .. } => self.put(key, body),
             Action::Delete { key } => self.delete(key),
         }
+    }
+}
+
+/// What was appended to an object is lost: trying again does not help.
+#[derive(Debug)]
+pub(super) struct Torn;
+
+impl fmt::Display for Torn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what was written before is lost")
+    }
+}
+
+impl std::error::Error for Torn {}
+
+impl Torn {
+    /// Whether this is the error.
+    pub(super) fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
     }
 }
 
