@@ -60,6 +60,8 @@ options! {
     "track-wait" => track_wait: TrackWait, "TIME" = "1s";
     /// How long a broadcast stays open for a publisher that vanished, in seconds.
     "grace" => grace: Grace, "TIME" = "30s";
+    /// Write so that what is listed outlives a loss of power too; costs two syncs a file.
+    "durable" => durable: Switch, "BOOL" = "false";
     /// How much later a publisher's bytes may be read so that more come at once; 0 reads whenever bytes come.
     "ingest-delay" => ingest_delay: IngestDelay, "TIME" = "50ms";
     /// Let anybody publish who reaches the port, not only programs on this machine.

@@ -55,7 +55,7 @@ use self::broadcast::Broadcast;
 use self::clock::Clock;
 use self::limits::{Gate, Limits};
 use self::registry::Registry;
-use self::store::{DiskStore, MakeStore};
+use self::store::{DiskStore, Durability, MakeStore};
 use self::tls::Identity;
 use crate::action::BroadcastId;
 use crate::config::{self, Config};
@@ -78,6 +78,7 @@ pub struct Server {
     settings: Settings,
     grace: Duration,
     ingest_delay: Duration,
+    durability: Durability,
 }
 
 /// What to do when a port is taken.
@@ -128,6 +129,7 @@ impl Server {
             settings: Settings::from(config),
             grace: config.grace.0,
             ingest_delay: config.ingest_delay.0,
+            durability: Durability::from(config),
         })
     }
 
@@ -174,8 +176,9 @@ impl Server {
 
         let (stopper, stop_word) = stop::stop();
         let (door, gate) = (Arc::clone(&self.door), Gate::new(self.limits));
-        let context =
-            Arc::new(Context::new(Arc::clone(&self.out), self.settings, self.grace, self.ingest_delay, door, gate));
+        let mut context = Context::new(Arc::clone(&self.out), self.settings, self.grace, self.ingest_delay, door, gate);
+        context.make_store = make_store(Arc::clone(&self.out), self.durability);
+        let context = Arc::new(context);
         let _keys = self.keys.as_deref().and_then(|file| self.door.watch_keys(file));
         let _identity = self.rtmps.as_ref().map(|(_, identity)| identity.watch());
         let rtmps = match self.rtmps {
@@ -234,7 +237,7 @@ impl Context {
         Self {
             clock: Clock::start(),
             registry: Registry::new(),
-            make_store: Arc::new(move || Box::new(DiskStore::new(Arc::clone(&out), store::Durability::Process))),
+            make_store: make_store(out, Durability::Process),
             settings,
             door,
             gate,
@@ -262,6 +265,11 @@ impl Context {
     }
 }
 
+/// Makes stores that write below `out`.
+fn make_store(out: Arc<Path>, durability: Durability) -> Arc<MakeStore> {
+    Arc::new(move || Box::new(DiskStore::new(Arc::clone(&out), durability)))
+}
+
 /// A task that ends with its handle.
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
@@ -274,6 +282,12 @@ impl AbortOnDrop {
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+impl From<&Config> for Durability {
+    fn from(config: &Config) -> Self {
+        if config.durable.0 { Self::Power } else { Self::Process }
     }
 }
 

@@ -479,10 +479,7 @@ async fn a_stalled_disk_makes_its_publisher_wait_and_loses_nothing() {
     let (out, in_store): (Arc<Path>, _) = (house.folder.path().into(), Arc::clone(&lock));
     let mut context = context(house.folder.path());
     context.make_store = Arc::new(move || {
-        Box::new(Stalled {
-            disk: DiskStore::new(Arc::clone(&out), store::Durability::Process),
-            lock: Arc::clone(&in_store),
-        })
+        Box::new(Stalled { disk: DiskStore::new(Arc::clone(&out), Durability::Process), lock: Arc::clone(&in_store) })
     });
     house.context = Arc::new(context);
     let (client, _task) = house.publish("a").await;
@@ -572,7 +569,7 @@ async fn broadcast_on_a_faulty_disk(rounds: u32, at: usize, fault: Fault) -> (Ho
     };
     let mut context = context(house.folder.path());
     context.make_store =
-        Arc::new(move || Box::new(DiskStore::failing(Arc::clone(&out), store::Durability::Power, Arc::clone(&fail))));
+        Arc::new(move || Box::new(DiskStore::failing(Arc::clone(&out), Durability::Power, Arc::clone(&fail))));
     house.context = Arc::new(context);
     let (client, task) = house.publish("a").await;
     let mut client = client.unwrap();
