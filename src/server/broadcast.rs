@@ -36,14 +36,14 @@ impl Broadcast {
     /// A broadcast that begins now.
     pub(super) fn begin(name: StreamName, context: &Context) -> Box<Self> {
         let packager = Packager::new(name.clone(), context.begin(), context.settings);
-        let writer = Writer::new(Arc::clone(&context.make_store));
+        let writer = Writer::new(Arc::clone(&context.make_store), context.work.clone());
         Box::new(Self { name, clock: context.clock, packager, writer, source: String::new() })
     }
 
     /// A broadcast that a former process left.
     pub(super) fn resume(name: StreamName, resumed: &Resumed, context: &Context) -> Box<Self> {
         let packager = Packager::resume(name.clone(), resumed, context.settings, context.clock.now());
-        let writer = Writer::new(Arc::clone(&context.make_store));
+        let writer = Writer::new(Arc::clone(&context.make_store), context.work.clone());
         Box::new(Self { name, clock: context.clock, packager, writer, source: String::new() })
     }
 
@@ -104,13 +104,11 @@ impl Broadcast {
     async fn settle(&mut self) {
         let until = Writer::settles_until();
         self.pass_on();
-        self.writer.start_now();
         while !self.writer.is_idle() {
             if timeout_at(until, self.writer.progress()).await.is_err() {
                 return;
             }
             self.pass_on();
-            self.writer.start_now();
         }
     }
 
@@ -149,6 +147,11 @@ impl Broadcast {
     /// Waits until the disk has got on. Cancel safe.
     pub(super) async fn progress(&mut self) {
         self.writer.progress().await;
+    }
+
+    /// Waits until the disk has got on and there is more to do, or something went wrong. Cancel safe.
+    pub(super) async fn progress_that_matters(&mut self) {
+        self.writer.progress_that_matters().await;
     }
 }
 

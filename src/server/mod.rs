@@ -36,6 +36,7 @@ mod tests;
 mod tls;
 mod watch;
 mod wire;
+mod work_queue;
 mod writer;
 
 use std::fs;
@@ -57,6 +58,7 @@ use self::limits::{Gate, Limits};
 use self::registry::Registry;
 use self::store::{DiskStore, Durability, MakeStore};
 use self::tls::Identity;
+use self::work_queue::WorkQueue;
 use crate::action::BroadcastId;
 use crate::config::{self, Config};
 use crate::hls;
@@ -211,6 +213,8 @@ struct Context {
     clock: Clock,
     registry: Arc<Registry<Box<Broadcast>>>,
     make_store: Arc<MakeStore>,
+    /// Where stores are at work.
+    work: WorkQueue,
     settings: Settings,
     /// Says who may publish.
     door: Arc<Door>,
@@ -238,6 +242,7 @@ impl Context {
             clock: Clock::start(),
             registry: Registry::new(),
             make_store: make_store(out, Durability::Process),
+            work: WorkQueue::start(),
             settings,
             door,
             gate,

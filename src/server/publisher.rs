@@ -444,7 +444,7 @@ fn wish<'a>(peer: SocketAddr, encoder: Option<&'a str>, publish: &'a Publish) ->
 
 async fn progress(live: &mut Option<Live>) {
     match live {
-        Some(live) => live.broadcast.progress().await,
+        Some(live) => live.broadcast.progress_that_matters().await,
         None => std::future::pending().await,
     }
 }

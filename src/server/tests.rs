@@ -384,8 +384,8 @@ async fn a_publisher_may_end_one_stream_and_begin_another_on_the_same_connection
     }
 }
 
-#[test]
-fn no_two_broadcasts_begin_in_the_same_millisecond() {
+#[tokio::test]
+async fn no_two_broadcasts_begin_in_the_same_millisecond() {
     let context = context(Path::new("unused"));
     let times: Vec<_> = (0..100).map(|_| context.begin().unix.as_millis()).collect();
     assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{times:?}");

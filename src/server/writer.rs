@@ -1,8 +1,8 @@
 //! One publisher's way to its store: actions in order, in batches, at most one batch in flight.
 //!
-//! A batch runs on a thread for blocking work. While it runs, actions queue up; when they are too many, the publisher
-//! is to stop reading ([`Writer::is_full`]), which slows its encoder through TCP and nobody else. What viewers cannot
-//! see yet (appends) is gathered to larger writes.
+//! A batch is done on a thread for blocking work. While it is in flight, actions queue up; when they are too many, the
+//! publisher is to stop reading ([`Writer::is_full`]), which slows its encoder through TCP and nobody else. That a batch is
+//! done wakes its publisher only if something waits for it.
 //!
 //! When the store fails, its batch is tried again for a while. Then segments that still cannot be written are lost, which
 //! the core is told ([`Writer::take_lost`]) so that it lists gaps; headers and playlists wait until they can be written,
@@ -16,18 +16,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::store::{MakeStore, Store, Torn};
+use super::work_queue::WorkQueue;
 use crate::action::{Action, Key, ObjectKind};
 
 /// More than this in the queue and in flight, in bytes, and the publisher has to wait: what a stalled disk costs.
-const MOST_QUEUED_BYTES: usize = 2 << 20;
+const MOST_QUEUED_BYTES: usize = 512 << 10;
 /// What an action counts for beside its body, in bytes, so that many empty ones fill the queue too.
 const ACTION_BYTES: usize = 256;
-/// Appends wait until there are this many bytes, or until something is to become visible.
-const WRITE_BYTES: usize = 128 << 10;
 /// How long after a failure the next try comes.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// For how long from the first failure nothing is given up. After that each action gets one try.
@@ -44,9 +43,12 @@ const MOST_LOST: usize = 64;
 /// Performs actions without blocking the task that owns it.
 pub(super) struct Writer {
     make_store: Arc<MakeStore>,
+    work: WorkQueue,
     /// `None` while a batch is in flight.
     store: Option<Box<dyn Store>>,
-    in_flight: Option<JoinHandle<Outcome>>,
+    in_flight: Option<oneshot::Receiver<Outcome>>,
+    /// Something was not right with the batch in flight.
+    has_failed: Arc<Notify>,
     queue: VecDeque<Action>,
     queued_bytes: usize,
     in_flight_bytes: usize,
@@ -113,11 +115,13 @@ impl Trouble {
 
 impl Writer {
     /// A writer to a store of its own.
-    pub(super) fn new(make_store: Arc<MakeStore>) -> Self {
+    pub(super) fn new(make_store: Arc<MakeStore>, work: WorkQueue) -> Self {
         Self {
             store: Some(make_store()),
             make_store,
+            work,
             in_flight: None,
+            has_failed: Arc::new(Notify::new()),
             queue: VecDeque::new(),
             queued_bytes: 0,
             in_flight_bytes: 0,
@@ -175,13 +179,6 @@ impl Writer {
         Instant::now() + SETTLE_WITHIN
     }
 
-    /// Starts to perform what is queued, if it is worth a write and nothing is in flight.
-    pub(super) fn start(&mut self) {
-        if self.queued_bytes >= WRITE_BYTES || self.queue.back().is_some_and(|a| !matches!(a, Action::Append { .. })) {
-            self.start_now();
-        }
-    }
-
     /// Whether the publisher has to wait.
     pub(super) fn is_full(&self) -> bool {
         self.queued_bytes + self.in_flight_bytes > MOST_QUEUED_BYTES
@@ -190,47 +187,66 @@ impl Writer {
     /// Waits until something has changed: a batch is done, or it was time for another try. Cancel safe.
     pub(super) async fn progress(&mut self) {
         if let Some(in_flight) = &mut self.in_flight {
-            let joined = in_flight.await;
-            self.in_flight = None;
-            self.in_flight_bytes = 0;
-            match joined {
-                Ok(outcome) => self.finish_batch(outcome),
-                // A panic, which has been reported: its store is gone, and with it what was appended.
-                Err(_) => self.store = Some((self.make_store)()),
-            }
+            let outcome = in_flight.await;
+            self.finish_batch(outcome.ok());
             self.start();
         } else if let Some(trouble) = self.trouble.as_ref().filter(|_| !self.queue.is_empty()) {
             sleep_until(trouble.retry_at).await;
-            self.start_now();
+            self.start();
         } else {
             std::future::pending().await
         }
     }
 
-    /// Starts to perform what is queued, if nothing is in flight.
-    pub(super) fn start_now(&mut self) {
+    /// As [`progress`](Self::progress), but sleeps through batches that go well and nothing waits for. Cancel safe.
+    pub(super) async fn progress_that_matters(&mut self) {
+        if self.in_flight.is_some() && self.queue.is_empty() && !self.is_full() {
+            self.has_failed.notified().await;
+        }
+        self.progress().await;
+    }
+
+    /// Starts to perform what is queued, unless something is in flight.
+    pub(super) fn start(&mut self) {
+        if let Some(in_flight) = &mut self.in_flight {
+            match in_flight.try_recv() {
+                Ok(outcome) => self.finish_batch(Some(outcome)),
+                Err(oneshot::error::TryRecvError::Closed) => self.finish_batch(None),
+                Err(oneshot::error::TryRecvError::Empty) => return,
+            }
+        }
         if self.queue.is_empty() || self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.retry_at) {
             return;
         }
-        let Some(mut store) = self.store.take() else { return };
-        let mut left = std::mem::take(&mut self.queue);
+        let Some(store) = self.store.take() else { return };
+        let batch = std::mem::take(&mut self.queue);
         self.in_flight_bytes = std::mem::take(&mut self.queued_bytes);
-        self.in_flight = Some(spawn_blocking(move || {
-            while let Some(action) = left.front() {
-                let result = store.perform(action);
-                let has_vanished = store.take_vanished();
-                if result.is_ok() {
-                    left.pop_front();
-                }
-                if result.is_err() || has_vanished {
-                    return Outcome { store, left, error: result.err(), has_vanished };
-                }
+        let (tell, in_flight) = oneshot::channel();
+        self.in_flight = Some(in_flight);
+        let has_failed = Arc::clone(&self.has_failed);
+        self.work.push(move || {
+            let outcome = perform(store, batch);
+            let is_well = outcome.error.is_none() && !outcome.has_vanished;
+            // Nobody waits any more: the store is dropped with the outcome.
+            let _ = tell.send(outcome);
+            if !is_well {
+                has_failed.notify_one();
             }
-            Outcome { store, left, error: None, has_vanished: false }
-        }));
+        });
     }
 
-    fn finish_batch(&mut self, Outcome { mut store, mut left, error, has_vanished }: Outcome) {
+    /// Takes account of a batch that is done; of one that panicked, which has been reported, there is no outcome.
+    fn finish_batch(&mut self, outcome: Option<Outcome>) {
+        self.in_flight = None;
+        self.in_flight_bytes = 0;
+        match outcome {
+            Some(outcome) => self.take_back(outcome),
+            // Its store is gone, and with it what was appended.
+            None => self.store = Some((self.make_store)()),
+        }
+    }
+
+    fn take_back(&mut self, Outcome { mut store, mut left, error, has_vanished }: Outcome) {
         let now = Instant::now();
         match error {
             None => self.heal(now),
@@ -341,6 +357,21 @@ impl Writer {
             Action::Delete { .. } => false,
         }
     }
+}
+
+/// Performs actions up to the first that fails.
+fn perform(mut store: Box<dyn Store>, mut left: VecDeque<Action>) -> Outcome {
+    while let Some(action) = left.front() {
+        let result = store.perform(action);
+        let has_vanished = store.take_vanished();
+        if result.is_ok() {
+            left.pop_front();
+        }
+        if result.is_err() || has_vanished {
+            return Outcome { store, left, error: result.err(), has_vanished };
+        }
+    }
+    Outcome { store, left, error: None, has_vanished: false }
 }
 
 fn is_playlist(action: &Action) -> bool {
@@ -455,14 +486,15 @@ mod tests {
     fn writer(failures: usize) -> (Writer, Arc<Mutex<Told>>) {
         let told = Arc::new(Mutex::new(Told { done: Vec::new(), failures }));
         let made = Arc::clone(&told);
-        (Writer::new(Arc::new(move || Box::new(Failing(Arc::clone(&made))))), told)
+        let make_store = Arc::new(move || Box::new(Failing(Arc::clone(&made))) as Box<dyn Store>);
+        (Writer::new(make_store, WorkQueue::start()), told)
     }
 
     async fn settle(writer: &mut Writer) {
-        writer.start_now();
+        writer.start();
         while !writer.is_idle() {
             writer.progress().await;
-            writer.start_now();
+            writer.start();
         }
     }
 
@@ -491,8 +523,6 @@ mod tests {
         let (mut writer, told) = writer(0);
         writer.push(append("1.m4s", "a"));
         writer.push(append("1.m4s", "b"));
-        writer.start();
-        assert!(writer.in_flight.is_none(), "two bytes are not worth a write");
         writer.push(put("1.m4s", ObjectKind::Segment, "c"));
         writer.push(put("m.m3u8", ObjectKind::Playlist, "1.m4s"));
         writer.push(Action::Delete { key: key("0.m4s") });
@@ -534,17 +564,32 @@ mod tests {
     async fn the_newest_playlist_waits_for_the_store_and_deletes_wait_for_it() {
         let (mut writer, told) = writer(usize::MAX);
         writer.push(put("m.m3u8", ObjectKind::Playlist, "old"));
-        writer.start_now();
-        let until = Instant::now() + Duration::from_secs(3600);
+        writer.start();
+        let until = Instant::now() + PATIENCE * 4;
         while Instant::now() < until {
             writer.progress().await;
         }
-        assert!(writer.trouble.as_ref().is_some_and(|trouble| trouble.log_lines <= MOST_LOG_LINES));
+        while writer.in_flight.is_some() {
+            let outcome = writer.in_flight.as_mut().unwrap().await.ok();
+            writer.finish_batch(outcome);
+        }
         writer.push(Action::Delete { key: key("0.m4s") });
         writer.push(put("m.m3u8", ObjectKind::Playlist, "new"));
         told.lock().unwrap().failures = 0;
         settle(&mut writer).await;
         assert_eq!(done(&told), ["put l/a/~1/m.m3u8 new", "delete l/a/~1/0.m4s"]);
+    }
+
+    #[test]
+    fn what_lasts_is_repeated_ever_more_rarely() {
+        let began = Instant::now();
+        let mut trouble = Trouble::new(began);
+        let lines = |trouble: &mut Trouble, hours: u64| {
+            let tries = (0..hours * 3600).map(|second| began + Duration::from_secs(second));
+            tries.filter(|now| trouble.may_repeat(*now)).count()
+        };
+        assert_eq!(lines(&mut trouble, 1), 6);
+        assert_eq!(lines(&mut trouble, 100), 2);
     }
 
     #[tokio::test]
