@@ -11,13 +11,13 @@ use super::{Chunk, Header, Output, Segment};
 
 /// A chunk is written once it holds this many bytes: what a broadcast keeps in memory is bounded by this and not by
 /// its segments' length.
-const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK_BYTES: usize = 32 << 10;
 
 /// The shortest gap, in microseconds: where a rendition has nothing for a very short segment of the others.
 const SHORTEST_GAP_US: u64 = 1_000;
 
 /// Room for the boxes of several chunks, in bytes.
-const BOXES_BYTES: usize = 8 << 10;
+const BOXES_BYTES: usize = 2 << 10;
 
 /// What waits for its segment.
 #[derive(Debug)]

@@ -55,6 +55,8 @@ struct Rendition {
     listed_us: u64,
     /// After a restart: segments that are there and were never listed.
     unlisted: Vec<u64>,
+    /// The segment that was written to last.
+    open: Option<(u64, Key)>,
 }
 
 #[derive(Debug)]
@@ -122,6 +124,7 @@ impl Rendition {
             measured,
             headers,
             unlisted: unlisted.clone(),
+            open: None,
         }
     }
 
@@ -195,6 +198,7 @@ impl Presentation {
                 headers: VecDeque::new(),
                 listed_us: 0,
                 unlisted: Vec::new(),
+                open: None,
             });
             self.renditions.sort_by_key(|rendition| rendition.track);
         }
@@ -227,7 +231,7 @@ impl Presentation {
         if self.lost.contains(&(chunk.track, chunk.segment)) {
             return;
         }
-        let key = self.key(Object::Segment(chunk.track, chunk.segment));
+        let key = self.segment_key(chunk.track, chunk.segment);
         self.actions.push_back(Action::Append { key, body: chunk.body });
     }
 
@@ -238,7 +242,7 @@ impl Presentation {
         self.lost.retain(|(of, number)| *of != track || *number > segment.number);
         let segment = Segment { is_gap: segment.is_gap || is_lost, ..segment };
         if !segment.is_gap {
-            let key = self.key(Object::Segment(track, segment.number));
+            let key = self.segment_key(track, segment.number);
             self.actions.push_back(Action::Put { key, kind: ObjectKind::Segment, body: Vec::new() });
         }
         let program_date_time_us = self.program_date_time_us(segment.start_us);
@@ -353,6 +357,22 @@ impl Presentation {
     /// The next action; drain them after each input.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
+    }
+
+    /// The key of a segment, which is made once: the chunks of a segment come in a row.
+    fn segment_key(&mut self, track: TrackId, number: u64) -> Key {
+        let made = |presentation: &Self| presentation.key(Object::Segment(track, number));
+        let Some(position) = self.renditions.iter().position(|rendition| rendition.track == track) else {
+            return made(self);
+        };
+        match &self.renditions[position].open {
+            Some((open, key)) if *open == number => key.clone(),
+            _ => {
+                let key = made(self);
+                self.renditions[position].open = Some((number, key.clone()));
+                key
+            }
+        }
     }
 
     fn key(&self, object: Object) -> Key {

@@ -1,7 +1,8 @@
 //! Where message bodies grow.
 //!
 //! Audio bodies are cut from one block after the other, video bodies from others: far less than one allocation a
-//! message, and audio, which is held back longer than video, keeps no video alive.
+//! message, and audio, which is held back longer than video, keeps no video alive. A block whose bodies are all written
+//! is used again: a few of a kind take turns.
 //!
 //! ```text
 //! block  ┌────────┬──────┬───────────┬─────────────────┐
@@ -9,35 +10,39 @@
 //!        └────────┴──────┴───────────┴─────────────────┘
 //! ```
 
+use std::collections::VecDeque;
 use std::mem;
 
 use bytes::{Bytes, BytesMut};
 
 use super::message::type_id;
 
-/// The spare ends of the blocks from which bodies are cut.
+/// The blocks from which bodies are cut.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
-    audio: BytesMut,
-    video: BytesMut,
+    audio: Blocks,
+    video: Blocks,
     /// Whether to take whole blocks: not before somebody was let publish.
     pub(super) takes_blocks: bool,
+}
+
+/// What bodies of a kind are cut from.
+#[derive(Debug, Default)]
+struct Blocks {
+    /// The end of the block in use.
+    spare: BytesMut,
+    /// The ends of the blocks before, the oldest first: each can be used again once nobody holds a body of it.
+    full: VecDeque<BytesMut>,
 }
 
 impl Assembly {
     /// An empty buffer for a body of `length` bytes. What is reserved is bounded whatever `length` is.
     pub(super) fn begin(&mut self, type_id: u8, length: usize) -> BytesMut {
-        let Some((spare, block_bytes)) = self.arena(type_id) else {
-            return BytesMut::with_capacity(length.min(FIRST_BYTES));
-        };
-        if length > block_bytes {
-            return BytesMut::with_capacity(length.min(LARGE_BYTES));
+        match self.blocks(type_id) {
+            None => BytesMut::with_capacity(length.min(FIRST_BYTES)),
+            Some((_, block_bytes)) if length > block_bytes => BytesMut::with_capacity(length.min(LARGE_BYTES)),
+            Some((blocks, block_bytes)) => blocks.take(length, block_bytes),
         }
-        let mut body = mem::take(spare);
-        if body.capacity() < length && !body.try_reclaim(length) {
-            body = BytesMut::with_capacity(block_bytes);
-        }
-        body
     }
 
     /// Adds `payload` to a body that will be `length` bytes long. It grows by no more than it has already; a large one
@@ -55,11 +60,11 @@ impl Assembly {
     /// The finished body; what is left of its block becomes the spare, if it is more than the spare at hand.
     pub(super) fn finish(&mut self, type_id: u8, body: &mut BytesMut) -> Bytes {
         let mut body = mem::take(body);
-        match self.arena(type_id) {
-            Some((spare, _)) => {
+        match self.blocks(type_id) {
+            Some((blocks, _)) => {
                 let finished = body.split().freeze();
-                if body.capacity() > spare.capacity() {
-                    *spare = body;
+                if body.capacity() > blocks.spare.capacity() {
+                    blocks.spare = body;
                 }
                 finished
             }
@@ -73,7 +78,8 @@ impl Assembly {
         self.finish(type_id, body);
     }
 
-    fn arena(&mut self, type_id: u8) -> Option<(&mut BytesMut, usize)> {
+    /// The blocks of a kind, and how large they are.
+    fn blocks(&mut self, type_id: u8) -> Option<(&mut Blocks, usize)> {
         match type_id {
             type_id::AUDIO if self.takes_blocks => Some((&mut self.audio, AUDIO_BLOCK_BYTES)),
             type_id::VIDEO if self.takes_blocks => Some((&mut self.video, VIDEO_BLOCK_BYTES)),
@@ -82,10 +88,32 @@ impl Assembly {
     }
 }
 
-/// About a second of AAC.
-const AUDIO_BLOCK_BYTES: usize = 16 * 1024;
-/// About a quarter of a second of video at 4 Mbit/s.
-const VIDEO_BLOCK_BYTES: usize = 128 * 1024;
+impl Blocks {
+    /// An empty buffer with room for a body.
+    fn take(&mut self, length: usize, block_bytes: usize) -> BytesMut {
+        let mut block = mem::take(&mut self.spare);
+        if block.capacity() >= length || block.try_reclaim(length) {
+            return block;
+        }
+        if let Some(mut free) = self.full.pop_front_if(|block| block.try_reclaim(length)) {
+            mem::swap(&mut free, &mut block);
+            self.full.push_back(free);
+            return block;
+        }
+        self.full.push_back(block);
+        if self.full.len() > FULL_BLOCKS {
+            self.full.pop_front();
+        }
+        BytesMut::with_capacity(block_bytes)
+    }
+}
+
+/// About half a second of AAC.
+const AUDIO_BLOCK_BYTES: usize = 8 << 10;
+/// A sixteenth of a second of video at 4 Mbit/s, which is a frame or two.
+const VIDEO_BLOCK_BYTES: usize = 32 << 10;
+/// Full blocks of a kind that are kept for another turn.
+const FULL_BLOCKS: usize = 3;
 /// Reserved for a body outside the blocks before its first byte.
 const FIRST_BYTES: usize = 256;
 /// Reserved for a body larger than a block: most key frames fit, so they do not move while they grow.
@@ -107,6 +135,23 @@ mod tests {
         for pair in bodies.windows(2) {
             assert_eq!(pair[0].as_ptr().wrapping_add(300), pair[1].as_ptr());
         }
+    }
+
+    #[test]
+    fn a_block_whose_bodies_are_gone_is_used_again() {
+        let mut assembly = Assembly { takes_blocks: true, ..Assembly::default() };
+        let mut held = VecDeque::new();
+        let mut blocks = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            let mut body = assembly.begin(type_id::VIDEO, VIDEO_BLOCK_BYTES / 2);
+            Assembly::extend(&mut body, &[1; VIDEO_BLOCK_BYTES / 2], VIDEO_BLOCK_BYTES / 2);
+            held.push_back(assembly.finish(type_id::VIDEO, &mut body));
+            blocks.insert(held.back().map(|body| body.as_ptr().addr()));
+            if held.len() > 2 {
+                held.pop_front();
+            }
+        }
+        assert_eq!(blocks.len(), 4, "two halves of two blocks");
     }
 
     #[test]
