@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import browser
 import codecs_pushed
+import door
 import media
 import obs
 import publishers
@@ -36,15 +37,20 @@ report = Report()
 
 
 def main(parts):
-    parts = parts or ["publishers", "codecs", "obs", "players", "drop", "demo"]
+    parts = parts or ["publishers", "codecs", "obs", "players", "drop", "door", "demo"]
     for folder in (LOGS, WORK / "out", WORK / "chromium"):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
     clip = publishers.test_clip()
 
-    # Two servers: one keeps everything, so that it can be counted; one has a short window that slides, as usual for viewers.
-    with stopped_at_the_end(Upscope("whole", window=60)) as whole, stopped_at_the_end(Upscope("window", window=6)) as window:
-        web = WebServer([whole, window])
+    # One server keeps everything, so that it can be counted; one has a short window that slides, as usual for viewers;
+    # one lets in only who has a key.
+    with (
+        stopped_at_the_end(Upscope("whole", window=60)) as whole,
+        stopped_at_the_end(Upscope("window", window=6)) as window,
+        stopped_at_the_end(door.Guarded("guarded")) as guarded,
+    ):
+        web = WebServer([whole, window, guarded])
         if "publishers" in parts:
             together(*(lambda each=each: push_and_compare(each, whole, web) for each in all_publishers(clip)))
         if "codecs" in parts:
@@ -56,6 +62,8 @@ def main(parts):
             play(clip, window, web)
         if "drop" in parts:
             play_through_a_drop(clip, window, web)
+        if "door" in parts:
+            door.knock(guarded, clip, web, report)
     if "demo" in parts:
         play_demo()
     return report.close()

@@ -5,7 +5,9 @@ OBS has no switch to end a broadcast; its output timer (one of its own tools) do
 
 import json
 import os
+import re
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 from tools import LOGS, Process, WORK, wait_until
@@ -61,9 +63,31 @@ def scene(media, seconds):
             "recordTimerHours": 0, "recordTimerMinutes": 0, "recordTimerSeconds": 30}}}
 
 
-def broadcast(rtmp_url, key, media, seconds, name="obs"):
-    """Streams `media` for `seconds` and returns when OBS says that the broadcast has ended."""
+def broadcast(rtmp_url, key, media, seconds, name="obs", trusting=None):
+    """Streams `media` for `seconds` and returns when OBS says that the broadcast has ended. Of the authorities behind
+    certificates it trusts those in the folder `trusting`, if told so."""
     configure(rtmp_url, key, media, seconds)
+    with on_a_screen(name, trusting) as studio:
+        wait_until(lambda: says(studio, "Streaming Start"), 30, "OBS starts streaming")
+        wait_until(lambda: says(studio, "Streaming Stop"), seconds + 20, "OBS stops streaming")
+
+
+def refused(rtmp_url, key, media, name):
+    """Tries to stream, and returns the reason that OBS has from the server."""
+    configure(rtmp_url, key, media, seconds=60)
+    with on_a_screen(name) as studio:
+        wait_until(lambda: says(studio, "Connection to rtmp"), 30, "OBS gives up")
+        return re.search(r"NetStream\.Publish\.\w+ \(.*\)", studio.log())[0]
+
+
+def says(studio, text):
+    assert studio.is_alive(), f"OBS ended: {studio.last_line()}"
+    return text in studio.log()
+
+
+@contextmanager
+def on_a_screen(name, trusting=None):
+    """OBS on a virtual screen, set to stream from its start."""
     read_end, write_end = os.pipe()
     screen = Process(f"{name}-xvfb", ["Xvfb", "-displayfd", str(write_end), "-screen", "0", "1024x768x24", "-nolisten", "tcp"],
                      pass_fds=[write_end])
@@ -75,15 +99,20 @@ def broadcast(rtmp_url, key, media, seconds, name="obs"):
     runtime = HOME / "run"
     runtime.mkdir(mode=0o700)
     studio = Process(name, [
+        *with_authorities(trusting),
         "obs", "--multi", "--startstreaming", "--minimize-to-tray", "--profile", "e2e", "--collection", "e2e", "--scene", "Scene"],
         env={"HOME": str(HOME), "XDG_CONFIG_HOME": str(HOME / ".config"), "XDG_RUNTIME_DIR": str(runtime),
              "DISPLAY": f":{display}", "LIBGL_ALWAYS_SOFTWARE": "1", "QT_QPA_PLATFORM": "xcb"})
     try:
-        def says(text):
-            assert studio.is_alive(), f"OBS ended: {studio.last_line()}"
-            return text in studio.log()
-        wait_until(lambda: says("Streaming Start"), 30, "OBS starts streaming")
-        wait_until(lambda: says("Streaming Stop"), seconds + 20, "OBS stops streaming")
+        yield studio
     finally:
         studio.stop()
         screen.stop()
+
+
+def with_authorities(folder):
+    """What stands before a command that is to find the certificates of `folder` where the system's own are."""
+    if folder is None:
+        return []
+    as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
+    return ["unshare", "--mount", *as_root, "sh", "-c", f"mount --bind '{folder}' /etc/ssl/certs && exec \"$@\"", "sh"]

@@ -14,14 +14,14 @@ SEGMENT_SECONDS = 2
 
 
 class Upscope:
-    def __init__(self, name, window):
+    def __init__(self, name, window, *options):
         self.out = WORK / "out" / name
         self.out.mkdir(parents=True)
         self.port = free_port()
         self.app_url = f"rtmp://127.0.0.1:{self.port}/live"
         self.process = Process(name, [
             UPSCOPE, "serve", "--rtmp", f"127.0.0.1:{self.port}", "--out", self.out,
-            "--segment", SEGMENT_SECONDS, "--window", window])
+            "--segment", SEGMENT_SECONDS, "--window", window, *options])
         wait_for_port(self.port, self.process)
 
     def stop(self):
