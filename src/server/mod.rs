@@ -49,6 +49,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use self::auth::Door;
 use self::beat::Beat;
@@ -64,6 +65,9 @@ use crate::config::{self, Config};
 use crate::hls;
 use crate::media::Moment;
 use crate::packager::Settings;
+
+/// How long the stop may wait for the callback to hear of the ends.
+const LAST_NEWS_WITHIN: Duration = Duration::from_millis(500);
 
 /// Listens, and knows its addresses; [`run`](Self::run) makes it work.
 #[derive(Debug)]
@@ -203,6 +207,8 @@ impl Server {
         }
         stopper.stop();
         broadcasters.await;
+        // A callback that does not answer holds up nobody for long.
+        let _ = timeout(LAST_NEWS_WITHIN, self.door.has_told()).await;
         tracing::info!("stopped");
         Ok(())
     }

@@ -13,9 +13,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
-use bytes::Bytes;
+use anyhow::{Context as _, ensure};
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
@@ -114,6 +115,11 @@ impl Callback {
         if !answer.status.is_success() {
             return Err(Refusal::ByCallback(answer.reason()));
         }
+        // What is missing may be a limit.
+        if let Some(error) = answer.broken_by {
+            tracing::error!("failed to read who may publish from {self}, of at most {ANSWER_BYTES} bytes: {error}");
+            return Err(Refusal::CallbackFailed);
+        }
         answer.grant(wish, granted)
     }
 
@@ -137,6 +143,13 @@ impl Callback {
                 tracing::warn!("failed to tell {callback} that a publish is over: {error:#}");
             }
         });
+    }
+
+    /// Waits until all news has been told.
+    pub(super) async fn has_told(&self) {
+        let all = u32::try_from(NEWS_WAITING).unwrap_or(u32::MAX);
+        // It is never closed.
+        let _ = self.news.acquire_many(all).await;
     }
 
     async fn post(&self, body: Bytes) -> anyhow::Result<Answer> {
@@ -186,20 +199,36 @@ impl Callback {
         let _connection = super::AbortOnDrop::spawn(async move { drop(connection.await) });
         let response = sender.send_request(request).await.context("ask")?;
         let status = response.status();
-        let Ok(body) = Limited::new(response.into_body(), ANSWER_BYTES).collect().await else {
-            bail!("read its answer of at most {ANSWER_BYTES} bytes");
-        };
-        Ok(Answer { status, body: body.to_bytes() })
+        Ok(Answer::read(status, Limited::new(response.into_body(), ANSWER_BYTES)).await)
     }
 }
 
 /// What the callback said.
 struct Answer {
     status: StatusCode,
-    body: Bytes,
+    body: BytesMut,
+    /// Why the body is not whole. A service that ends its answer by closing TLS without a goodbye is one cause.
+    broken_by: Option<String>,
 }
 
 impl Answer {
+    async fn read<B>(status: StatusCode, mut rest: B) -> Self
+    where
+        B: Body<Data = Bytes, Error: fmt::Display> + Unpin,
+    {
+        let mut answer = Self { status, body: BytesMut::new(), broken_by: None };
+        while let Some(frame) = rest.frame().await {
+            match frame {
+                Ok(frame) => answer.body.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+                Err(error) => {
+                    answer.broken_by = Some(error.to_string());
+                    break;
+                }
+            }
+        }
+        answer
+    }
+
     /// Why not, fit to be shown.
     fn reason(&self) -> String {
         let text = match serde_json::from_slice::<Value>(&self.body) {
@@ -352,7 +381,7 @@ mod tests {
             &["HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n", "not HTTP at all\r\n\r\n"][..],
             &["", ""],
             &["HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{\"name\":\"../x\"}"],
-            &["HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n"; 2],
+            &["HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n"],
         ] {
             let (refusal, _) = ask(answers).await;
             assert_eq!(refusal, Err(Refusal::CallbackFailed), "{answers:?}");
@@ -360,6 +389,25 @@ mod tests {
         let nobody = Callback::new("http://127.0.0.1:1/").unwrap();
         let answer = nobody.ask(WISH, None, Instant::now() + Duration::from_secs(9)).await;
         assert_eq!(answer, Err(Refusal::CallbackFailed));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_still_says_why_not_but_lets_nobody_in() {
+        let (refusal, asked) = ask(&["HTTP/1.1 403 No\r\ncontent-length: 99\r\n\r\nsubscription ended"]).await;
+        assert_eq!(refusal, Err(Refusal::ByCallback("subscription ended".to_owned())));
+        assert_eq!(asked.len(), 1);
+        let (refusal, _) = ask(&["HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{}"]).await;
+        assert_eq!(refusal, Err(Refusal::CallbackFailed));
+    }
+
+    #[tokio::test]
+    async fn news_is_told_once_whatever_the_answer_and_can_be_waited_for() {
+        let (callback, asked) = service(&["HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nok"]).await;
+        let start = Instant::now();
+        callback.tell_done(WISH, &public_name("live/front").unwrap(), 77);
+        callback.has_told().await;
+        assert!(start.elapsed() < RETRY_AFTER, "it was told again");
+        assert_eq!(asked.await.unwrap().len(), 1);
     }
 
     #[tokio::test]

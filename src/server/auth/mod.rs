@@ -188,7 +188,8 @@ impl Door {
         let granted = self.identify(wish, clock)?;
         match &self.callback {
             None => granted.ok_or(Refusal::NotFromHere),
-            Some(callback) => callback.ask(wish, granted, deadline).await,
+            // On the heap, because every connection has room for this state, and few come to it.
+            Some(callback) => Box::pin(callback.ask(wish, granted, deadline)).await,
         }
     }
 
@@ -226,6 +227,13 @@ impl Door {
     pub(super) fn tell_done(&self, wish: Wish<'_>, name: &StreamName, received_bytes: u64) {
         if let Some(callback) = &self.callback {
             callback.tell_done(wish, name, received_bytes);
+        }
+    }
+
+    /// Waits until the callback has been told of all ends.
+    pub(super) async fn has_told(&self) {
+        if let Some(callback) = &self.callback {
+            callback.has_told().await;
         }
     }
 }
