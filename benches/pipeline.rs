@@ -61,7 +61,7 @@ fn answer(connection: &mut Connection) -> usize {
             Event::Connect(_) => connection.accept_connect(),
             Event::Publish(_) => connection.accept_publish(),
             Event::Media(message) => bytes += message.body.len(),
-            Event::Unpublish => {}
+            Event::Unpublish | Event::Refused(_) => {}
         }
     }
     while connection.poll_output().is_some() {}

@@ -73,7 +73,7 @@ fn converse<'a>(inputs: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, Resu
             match event {
                 Event::Connect(_) => connection.accept_connect(),
                 Event::Publish(_) => connection.accept_publish(),
-                Event::Media(_) | Event::Unpublish => {}
+                Event::Media(_) | Event::Unpublish | Event::Refused(_) => {}
             }
             events.push(event);
         }
@@ -166,7 +166,7 @@ pub(crate) fn session(data: &[u8]) {
                 }
             }
             Event::Unpublish => packager.interrupt(now),
-            Event::Connect(_) | Event::Publish(_) => {}
+            Event::Connect(_) | Event::Publish(_) | Event::Refused(_) => {}
         }
         packager.handle_time(now);
         objects.perform_all(&mut packager);

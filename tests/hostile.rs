@@ -25,7 +25,7 @@ use common::server::Server;
 enum End {
     /// The server closes it at once, and says why.
     Closed(&'static str),
-    /// The server refuses to publish, in words that the peer gets; then the peer leaves.
+    /// The server refuses, in words that the peer gets, and logs it; then the peer leaves.
     Refused(&'static str),
     /// The server bears it; the peer leaves.
     Borne,
@@ -448,7 +448,10 @@ fn play(server: &mut Server, Hostile { name, bytes, end }: &Hostile) {
                 server.log()
             );
         }
-        Refused(words) => assert!(peer.hears(words, SOON), "{name}: not refused\n{}", server.log()),
+        Refused(words) => {
+            assert!(peer.hears(words, SOON), "{name}: not refused\n{}", server.log());
+            assert!(server.says(&["refused", &port], SOON), "{name}: nothing is said of {port}\n{}", server.log());
+        }
         Borne => {
             // Until the server has taken all of it: it acknowledges a ping that comes behind.
             peer.send(&message(2, 4, 0, 0, &[0, 6, 0xAA, 0xBB, 0xCC, 0xDD]));

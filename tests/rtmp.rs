@@ -39,7 +39,7 @@ impl Server {
                     self.connection.reject_publish("NetStream.Publish.BadName", "no");
                 }
                 Event::Publish(_) => self.connection.accept_publish(),
-                Event::Media(_) | Event::Unpublish => {}
+                Event::Media(_) | Event::Unpublish | Event::Refused(_) => {}
             }
             self.events.push(event);
         }
@@ -422,6 +422,8 @@ fn the_server_may_end_a_stream() {
 fn playing_is_refused() {
     let mut client = Client::connected("live");
     assert_eq!(summaries(&client.say("play", 5.0, [text("cam")], 1)), ["1: onStatus 0 error NetStream.Play.Failed"]);
+    let reason = "This server takes publishers only; watch over HLS.";
+    assert_eq!(client.server.events.last(), Some(&Event::Refused(reason)), "the operator is told too");
 }
 
 #[test]

@@ -105,7 +105,7 @@ impl Pipeline {
                         self.packager.handle_tag(tag, moment(now_ms));
                     }
                 }
-                Event::Unpublish => ensure!(false, "unpublished"),
+                Event::Unpublish | Event::Refused(_) => ensure!(false, "unpublished"),
             }
         }
         while self.connection.poll_output().is_some() {}

@@ -34,6 +34,8 @@ pub enum Event {
     Media(Message),
     /// It ended the stream that it was let publish.
     Unpublish,
+    /// It wanted something that no server of ours gives, and has been told so: in these words.
+    Refused(&'static str),
 }
 
 /// What came with `connect` (§7.2.1.1; Enhanced RTMP v2 "Enhancing `NetConnection` connect Command").
@@ -297,17 +299,15 @@ impl Session {
                 self.replies.result(command.transaction_id, Amf0Value::Undefined);
             }
             "getStreamLength" => self.replies.result(command.transaction_id, Amf0Value::Number(0.0)),
-            "play" | "play2" => self.replies.status(
-                command.stream_id,
-                "error",
-                "NetStream.Play.Failed",
-                "This server takes publishers only; watch over HLS.",
-            ),
-            "connect" => self.replies.error(
-                command.transaction_id,
-                "NetConnection.Connect.Rejected",
-                "This connection is connected already.",
-            ),
+            "play" | "play2" => {
+                let reason = "This server takes publishers only; watch over HLS.";
+                self.refuse(command, "NetStream.Play.Failed", reason);
+            }
+            "connect" => {
+                let reason = "This connection is connected already.";
+                self.replies.error(command.transaction_id, "NetConnection.Connect.Rejected", reason);
+                self.events.push_back(Event::Refused(reason));
+            }
             _ => self.ignored += 1,
         }
     }
@@ -336,13 +336,18 @@ impl Session {
 
     fn publish(&mut self, command: &Command, publish: Publish) {
         if self.live.is_some() {
-            let description = "This connection is publishing already: one stream a connection.";
-            self.replies.status(command.stream_id, "error", "NetStream.Publish.BadName", description);
+            let reason = "This connection is publishing already: one stream a connection.";
+            self.refuse(command, "NetStream.Publish.BadName", reason);
             return;
         }
         self.question =
             Some(Question::Publish(Live { stream_id: command.stream_id, stream_key: publish.stream_key.clone() }));
         self.events.push_back(Event::Publish(publish));
+    }
+
+    fn refuse(&mut self, command: &Command, code: &str, reason: &'static str) {
+        self.replies.status(command.stream_id, "error", code, reason);
+        self.events.push_back(Event::Refused(reason));
     }
 
     fn unpublish(&mut self) {

@@ -28,6 +28,8 @@ pub(super) struct Broadcast {
     clock: Clock,
     packager: Packager,
     writer: Writer,
+    /// Something of it is on its way to the disk, or there.
+    has_output: bool,
     /// Who publishes, for the log.
     source: String,
 }
@@ -37,14 +39,14 @@ impl Broadcast {
     pub(super) fn begin(name: StreamName, context: &Context) -> Box<Self> {
         let packager = Packager::new(name.clone(), context.begin(), context.settings);
         let writer = Writer::new(Arc::clone(&context.make_store), context.work.clone());
-        Box::new(Self { name, clock: context.clock, packager, writer, source: String::new() })
+        Box::new(Self { name, clock: context.clock, packager, writer, has_output: false, source: String::new() })
     }
 
     /// A broadcast that a former process left.
     pub(super) fn resume(name: StreamName, resumed: &Resumed, context: &Context) -> Box<Self> {
         let packager = Packager::resume(name.clone(), resumed, context.settings, context.clock.now());
         let writer = Writer::new(Arc::clone(&context.make_store), context.work.clone());
-        Box::new(Self { name, clock: context.clock, packager, writer, source: String::new() })
+        Box::new(Self { name, clock: context.clock, packager, writer, has_output: true, source: String::new() })
     }
 
     /// The name it has.
@@ -55,6 +57,11 @@ impl Broadcast {
     /// Says who publishes, for the log.
     pub(super) fn set_source(&mut self, source: String) {
         self.source = source;
+    }
+
+    /// Whether anything came of it yet.
+    pub(super) fn has_output(&self) -> bool {
+        self.has_output
     }
 
     /// What came of it so far, in words.
@@ -96,6 +103,7 @@ impl Broadcast {
 
     fn drain(&mut self) {
         while let Some(action) = self.packager.poll_action() {
+            self.has_output = true;
             self.writer.push(action);
         }
     }

@@ -19,7 +19,7 @@ const CONNECTIONS_PER_ADDRESS: usize = 128;
 const PUBLISHES_PER_ADDRESS: usize = 60;
 /// The time over which tries to publish are counted.
 const MINUTE: Duration = Duration::from_secs(60);
-/// Addresses whose tries are remembered at the same time; who comes beyond that is not hindered.
+/// Addresses whose tries are remembered at the same time; who comes beyond that is not hindered, until they are forgotten.
 const REMEMBERED_ADDRESSES: usize = 65_536;
 /// Decoder configurations that a publisher may bring in a minute: those of 16 tracks, or a phone that is turned each
 /// second, and then some.
@@ -33,7 +33,7 @@ pub(super) struct Limits {
     connections: usize,
     per_address: PerAddress,
     publish_rate: PerAddress,
-    /// Streams that are published at the same time.
+    /// Streams that are published, or kept for their publishers, at the same time.
     pub(super) streams: usize,
     /// Of a stream, in bits per second over [`Bitrate::OVER`].
     pub(super) bitrate: Option<u64>,
@@ -58,6 +58,7 @@ pub(super) enum Reached {
     ConnectionsPerAddress(usize),
     PublishRate(usize),
     Streams(usize),
+    UnreadReplies(usize),
     Bitrate(u64),
     Refusals(u32),
     Configurations(u32),
@@ -74,6 +75,7 @@ impl fmt::Display for Reached {
                 write!(f, "more than {most} tries to publish from its address in a minute (max-publish-rate)")
             }
             Self::Streams(most) => write!(f, "{most} streams are published (max-streams)"),
+            Self::UnreadReplies(most) => write!(f, "more than {most} bytes of replies that the peer does not read"),
             Self::Bitrate(most) => {
                 write!(f, "more than {} kbit/s over {:?} (max-bitrate)", most / 1000, Bitrate::OVER)
             }
@@ -91,18 +93,34 @@ pub(super) struct Gate {
     lines: Mutex<Lines>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Counts {
     connections: usize,
     by_address: HashMap<IpAddr, usize>,
-    tries: HashMap<IpAddr, Tries>,
+    tries: Tries,
 }
 
-/// Tries to publish since a minute began.
+/// Tries to publish by address, all since the same minute began: what is remembered is forgotten at once, without a search
+/// for what is old.
 #[derive(Debug)]
 struct Tries {
     since: Instant,
-    count: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Tries {
+    fn count(&mut self, place: IpAddr) -> usize {
+        let now = Instant::now();
+        if now >= self.since + MINUTE {
+            *self = Self { since: now, by_address: HashMap::new() };
+        }
+        if self.by_address.len() >= REMEMBERED_ADDRESSES && !self.by_address.contains_key(&place) {
+            return 1;
+        }
+        let count = self.by_address.entry(place).or_insert(0);
+        *count += 1;
+        *count
+    }
 }
 
 #[derive(Debug)]
@@ -115,7 +133,9 @@ struct Lines {
 impl Gate {
     pub(super) fn new(limits: Limits) -> Arc<Self> {
         let lines = Lines { since: Instant::now(), count: 0, unsaid: 0 };
-        Arc::new(Self { limits, counts: Mutex::default(), lines: Mutex::new(lines) })
+        let tries = Tries { since: Instant::now(), by_address: HashMap::new() };
+        let counts = Counts { connections: 0, by_address: HashMap::new(), tries };
+        Arc::new(Self { limits, counts: Mutex::new(counts), lines: Mutex::new(lines) })
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -143,21 +163,8 @@ impl Gate {
     /// Counts a try to publish.
     pub(super) fn try_to_publish(&self, address: IpAddr) -> Result<(), Reached> {
         let Some(most) = most(self.limits.publish_rate, address, PUBLISHES_PER_ADDRESS) else { return Ok(()) };
-        let now = Instant::now();
-        let mut counts = lock(&self.counts);
-        let tries = &mut counts.tries;
-        if tries.len() >= REMEMBERED_ADDRESSES {
-            tries.retain(|_, tries| now < tries.since + MINUTE);
-            if tries.len() >= REMEMBERED_ADDRESSES {
-                return Ok(());
-            }
-        }
-        let of_place = tries.entry(place(address)).or_insert(Tries { since: now, count: 0 });
-        if now >= of_place.since + MINUTE {
-            *of_place = Tries { since: now, count: 0 };
-        }
-        of_place.count += 1;
-        if of_place.count > most { Err(Reached::PublishRate(most)) } else { Ok(()) }
+        let count = lock(&self.counts).tries.count(place(address));
+        if count > most { Err(Reached::PublishRate(most)) } else { Ok(()) }
     }
 
     /// Whether one more line on what strangers do may be logged now.
@@ -338,6 +345,20 @@ mod tests {
         assert_eq!(gate.try_to_publish(ip("192.0.2.1")), Ok(()));
         tokio::time::advance(MINUTE).await;
         assert_eq!(gate.try_to_publish(peer), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_addresses_is_not_remembered_without_end() {
+        let gate = gate(&[("max-publish-rate", "1")]);
+        let stranger = |number: u32| IpAddr::from(Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(number) << 64));
+        for number in 0..100_000 {
+            gate.try_to_publish(stranger(number)).unwrap();
+        }
+        assert_eq!(lock(&gate.counts).tries.by_address.len(), REMEMBERED_ADDRESSES);
+        assert!(gate.try_to_publish(stranger(7)).is_err());
+        tokio::time::advance(MINUTE).await;
+        gate.try_to_publish(stranger(99_999)).unwrap();
+        assert_eq!(lock(&gate.counts).tries.by_address.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

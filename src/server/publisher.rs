@@ -23,7 +23,7 @@ use super::limits::{Admission, Bitrate, Configurations, Reached};
 use super::registry::{Claim, Taken};
 use super::socket::Pace;
 use super::stop::Stop;
-use super::wire::Wire;
+use super::wire::{MOST_UNSENT_BYTES, Wire};
 use crate::flv::{self, TagBody};
 use crate::rtmp::{self, Connection, Event, Message, MessageKind, Publish};
 
@@ -39,8 +39,6 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 const LAST_BYTES: u64 = 8 << 20;
 /// How often a connection may be refused: one that goes on guesses.
 const MOST_REFUSALS: u32 = 5;
-/// How many publishes of a connection are told of though nothing was sent.
-const MOST_EMPTY_ENDINGS: u32 = 3;
 /// The longest name of an encoder that is logged, in characters.
 const LONGEST_ENCODER: usize = 64;
 
@@ -71,16 +69,21 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Pace + Unpin>(
                 Ending::Stopped => broadcast.close(),
                 _ => broadcast.interrupt(),
             }
-            let (stream, summary) = (broadcast.name(), broadcast.summary());
-            tracing::info!(%stream, %peer, received_bytes = received, "gone: {ending}; {summary}");
+            if broadcast.has_output() || context.gate.may_log() {
+                let (stream, summary) = (broadcast.name(), broadcast.summary());
+                tracing::info!(%stream, %peer, received_bytes = received, "gone: {ending}; {summary}");
+            }
             let closed = async {
                 close(wire).await;
                 drop(admission);
             };
             let kept = async {
-                match ending {
-                    Ending::Stopped => broadcast::end(broadcast, claim.offer(), stop).await,
-                    _ => broadcast::keep(broadcast, claim, context.grace, stop).await,
+                // There is nothing to go on with where nothing came: strangers could fill us with that.
+                let is_kept = broadcast.has_output() && !matches!(ending, Ending::Stopped);
+                if is_kept {
+                    broadcast::keep(broadcast, claim, context.grace, stop).await;
+                } else {
+                    broadcast::end(broadcast, claim.offer(), stop).await;
                 }
             };
             tokio::join!(closed, kept);
@@ -126,10 +129,10 @@ impl fmt::Display for Ending {
     }
 }
 
-/// Port scanners and health checks come and go; who tried to speak and failed is told about.
+/// Port scanners and health checks come and go; who was closed by us is told about.
 fn log_unpublished(context: &Context, peer: SocketAddr, received: u64, ending: &Ending) {
     match ending {
-        Ending::Protocol(_) | Ending::Unpublished | Ending::Limit(_) if received > 0 && context.gate.may_log() => {
+        Ending::Protocol(_) | Ending::Unpublished | Ending::Limit(_) if context.gate.may_log() => {
             tracing::info!(%peer, received_bytes = received, "connection without a publish closed: {ending}");
         }
         _ => tracing::debug!(%peer, received_bytes = received, "connection without a publish closed: {ending}"),
@@ -150,8 +153,6 @@ struct Session<'a, S> {
     alive_at: u64,
     /// Publishes that were refused.
     refusals: u32,
-    /// Publishes that were ended.
-    endings: u32,
     /// The limit that ends the connection.
     reached: Option<Reached>,
 }
@@ -183,7 +184,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             deadline: arrived + PUBLISH_WITHIN,
             alive_at: 0,
             refusals: 0,
-            endings: 0,
             reached: None,
         }
     }
@@ -203,6 +203,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                 received = wire.receive(may_read, |bytes| handled = connection.handle_bytes(bytes)) => match received {
                     Ok(0) => return Ending::Closed,
                     Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WriteZero => {
+                        return Ending::Limit(Reached::UnreadReplies(MOST_UNSENT_BYTES));
+                    }
                     Err(error) => return Ending::Broken(error),
                 },
                 () = progress(live) => {}
@@ -292,6 +295,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                     }
                 }
                 Event::Unpublish => self.handle_unpublish(stop).await,
+                Event::Refused(reason) => self.log_refused(reason),
             }
         }
         self.take_replies();
@@ -307,22 +311,34 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
     async fn ask_for(&mut self, publish: &Publish) -> Result<Grant, (&'static str, String)> {
         let Context { gate, door, registry, clock, .. } = self.context;
         if let Err(reached) = gate.try_to_publish(self.peer.ip()) {
-            self.reached = Some(reached);
-            return Err((DENIED, reached.to_string()));
+            return Err(self.over(reached));
         }
         let wish = wish(self.peer, self.encoder.as_deref(), publish);
         let grant =
             door.ask(wish, *clock, self.deadline).await.map_err(|refusal| (refusal.code(), refusal.to_string()))?;
         let most_streams = gate.limits().streams;
-        if registry.live_count() >= most_streams {
-            return Err((DENIED, Reached::Streams(most_streams).to_string()));
+        if registry.count_besides(&grant.name) >= most_streams {
+            return Err(self.over(Reached::Streams(most_streams)));
         }
         Ok(grant)
     }
 
+    fn log_refused(&self, reason: &str) {
+        if self.context.gate.may_log() {
+            tracing::info!(peer = %self.peer, "refused: {reason}");
+        }
+    }
+
+    /// The limit ends the connection; how that is told to the peer.
+    fn over(&mut self, reached: Reached) -> (&'static str, String) {
+        self.reached = Some(reached);
+        (DENIED, reached.to_string())
+    }
+
     fn refuse(&mut self, publish: &Publish, code: &str, reason: &str) {
         let Context { gate, door, .. } = self.context;
-        if gate.may_log() {
+        // Of a limit the line at the end of the connection tells.
+        if self.reached.is_none() && gate.may_log() {
             // What may be a key is not shown.
             let key = if door.has_secrets() { "…" } else { publish.stream_key.as_str() };
             let shown = printable(&format!("{}/{key}", publish.app));
@@ -419,12 +435,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
 
     async fn handle_unpublish(&mut self, stop: &Stop) {
         self.tell_done();
-        let Some(Live { mut broadcast, claim, received_before, .. }) = self.live.take() else { return };
+        let Some(Live { mut broadcast, claim, .. }) = self.live.take() else { return };
         broadcast.close();
-        let (stream, summary) = (broadcast.name(), broadcast.summary());
         // Who begins and ends again and again does not fill the log.
-        self.endings += 1;
-        if self.endings <= MOST_EMPTY_ENDINGS || self.wire.received() > received_before + SIGN_OF_LIFE_BYTES {
+        if broadcast.has_output() || self.context.gate.may_log() {
+            let (stream, summary) = (broadcast.name(), broadcast.summary());
             tracing::info!(%stream, peer = %self.peer, "ended by its publisher; {summary}");
         }
         self.deadline = Instant::now() + PUBLISH_WITHIN;

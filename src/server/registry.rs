@@ -72,9 +72,10 @@ impl<T> Registry<T> {
         names.holders.iter().filter(|(_, holder)| holder.offer.is_none()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// How many names belong to a publisher now.
-    pub(super) fn live_count(&self) -> usize {
-        self.lock().holders.values().filter(|holder| holder.offer.is_none()).count()
+    /// How many other names belong to a publisher, or are kept for one.
+    pub(super) fn count_besides(&self, name: &StreamName) -> usize {
+        let names = self.lock();
+        names.holders.len() - usize::from(names.holders.contains_key(name))
     }
 
     fn lock(&self) -> MutexGuard<'_, Names<T>> {

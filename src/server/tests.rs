@@ -274,6 +274,29 @@ async fn streams_in_all_are_limited() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kept_stream_counts_too_but_not_against_its_own_publisher() {
+    let house = house_with(&[("open", "true"), ("max-streams", "1")]);
+    let (first, _task) = house.publish("a").await;
+    let mut first = first.unwrap();
+    send_film(&mut first).await;
+    drop(first);
+    sleep(Duration::from_secs(1)).await;
+    let (refused, task) = house.publish("b").await;
+    assert!(refused.is_err());
+    assert_eq!(seconds_until_end(task).await, 0, "who is over a limit is closed");
+    assert!(house.publish("a").await.0.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publish_to_which_nothing_came_is_not_kept() {
+    let house = House::new();
+    let (client, task) = house.publish("a").await;
+    drop(client.unwrap());
+    assert_eq!(seconds_until_end(task).await, 0);
+    assert!(house.files().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_over_its_bitrate_is_closed_and_kept() {
     let house = house_with(&[("open", "true"), ("max-bitrate", "400k")]);
     let (client, task) = house.publish("a").await;
@@ -505,7 +528,7 @@ async fn a_stalled_disk_makes_its_publisher_wait_and_loses_nothing() {
         client
     });
     // 8 rounds are 6 MB: more than the queue, the batch in flight and the pipe hold together.
-    tokio::time::timeout(Duration::from_millis(500), async {
+    timeout(Duration::from_millis(500), async {
         while !sending.is_finished() {
             sleep(Duration::from_millis(10)).await
         }
@@ -686,7 +709,7 @@ async fn a_listening_server_says_where_and_stops_when_told() {
     let client = Client::publish(socket, "live", "a").await.unwrap();
     assert!(out.is_dir());
     drop(stop);
-    tokio::time::timeout(Duration::from_secs(2), running).await.unwrap().unwrap().unwrap();
+    timeout(Duration::from_secs(2), running).await.unwrap().unwrap().unwrap();
     drop(client);
     let mut byte = [0];
     let refused = tokio::net::TcpStream::connect(rtmp).await;
@@ -809,4 +832,14 @@ async fn keys_are_read_again_when_they_change_and_nobody_is_dropped() {
     for (tag, time) in film.round(0) {
         client.send(tag, time).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_task_of_a_connection_is_small() {
+    let house = House::new();
+    let (_socket, ours) = tokio::io::duplex(1);
+    let peer: SocketAddr = "127.0.0.1:5000".parse().unwrap();
+    let admission = house.context.gate.enter(peer.ip()).unwrap();
+    let task = publisher::serve(ours, peer, admission, Arc::clone(&house.context), house.stop.clone());
+    assert!(size_of_val(&task) <= 4096, "{} bytes", size_of_val(&task));
 }

@@ -22,7 +22,7 @@ const FIRST_READ_BYTES: usize = 16 << 10;
 /// Bytes taken at once from the socket of a publisher.
 const READ_BYTES: usize = 128 << 10;
 /// Bytes that wait for a peer that does not read what we say; our replies are a few hundred.
-const MOST_UNSENT_BYTES: usize = 64 << 10;
+pub(super) const MOST_UNSENT_BYTES: usize = 64 << 10;
 
 thread_local! {
     /// What was read last.

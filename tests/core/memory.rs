@@ -185,6 +185,7 @@ impl Broadcast {
             Event::Connect(_) => connection.accept_connect(),
             Event::Publish(_) => connection.accept_publish(),
             Event::Unpublish => self.interrupt(),
+            Event::Refused(_) => {}
             Event::Media(message) => {
                 let parsed = match message.kind {
                     MessageKind::Audio => parse_audio(message.timestamp, &message.body),
