@@ -109,34 +109,58 @@ fn tags(kind: u8, timestamp: u32, body: &Bytes) -> Option<Tags> {
     }
 }
 
-/// A decoder configuration record or a frame: the first byte says of which codec.
+/// A decoder configuration record and a frame for it: the first byte says of which codec, the second how many
+/// bytes the record has, if not all.
 pub(crate) fn codec(data: &[u8]) {
-    let Some((&which, rest)) = data.split_first() else { return };
-    let record = Bytes::copy_from_slice(rest);
-    let configuration = match which % 10 {
-        0 => codec::avc::Configuration::parse(record.clone()).ok().map(Configuration::Avc),
-        1 => codec::aac::Configuration::parse(record.clone()).ok().map(Configuration::Aac),
-        2 => codec::hevc::Configuration::parse(record.clone()).ok().map(Configuration::Hevc),
-        3 => codec::av1::Configuration::parse(record.clone()).ok().map(Configuration::Av1),
-        4 => codec::flac::Configuration::parse(record.clone()).ok().map(Configuration::Flac),
-        5 => codec::opus::Configuration::parse(record.clone()).ok().map(Configuration::Opus),
+    let [which, length, rest @ ..] = data else { return };
+    let all = Bytes::copy_from_slice(rest);
+    let (record, frame) = match usize::from(*length).min(all.len()) {
+        0 => (all.clone(), all),
+        length => (all.slice(..length), all.slice(length..)),
+    };
+    let configuration = match which % 11 {
+        0 => codec::avc::Configuration::parse(record).ok().map(Configuration::Avc),
+        1 => codec::aac::Configuration::parse(record).ok().map(Configuration::Aac),
+        2 => codec::hevc::Configuration::parse(record).ok().map(Configuration::Hevc),
+        3 => codec::av1::Configuration::parse(record).ok().map(Configuration::Av1),
+        4 => codec::flac::Configuration::parse(record).ok().map(Configuration::Flac),
+        5 => codec::opus::Configuration::parse(record).ok().map(Configuration::Opus),
         6 => codec::mp3::Configuration::of_frame(&record).ok().map(Configuration::Mp3),
         7 => codec::ac3::Configuration::of_access_unit(&record).ok().map(Configuration::Ac3),
         8 => codec::av1::Configuration::of_temporal_unit(&record).ok().flatten().map(Configuration::Av1),
-        _ => codec::vp9::Configuration::of_frame(None, &record).ok().flatten().map(Configuration::Vp9),
+        9 => codec::vp9::Configuration::of_frame(None, &record).ok().flatten().map(Configuration::Vp9),
+        _ => {
+            let record = codec::vp9::Record::parse(&record).ok();
+            codec::vp9::Configuration::of_frame(record, &frame).ok().flatten().map(Configuration::Vp9)
+        }
     };
-    if let Some(configuration) = configuration {
-        assert!(!configuration.rfc6381().is_empty());
-        let _ = (configuration.resolution(), configuration.sample_rate(), configuration.channels());
+    let Some(configuration) = configuration else { return };
+    assert!(!configuration.rfc6381().is_empty());
+    let _ = (configuration.resolution(), configuration.sample_rate(), configuration.channels());
+    for is_called_key in [true, false] {
+        if let Ok(Some(frame)) = configuration.inspect(frame.clone(), is_called_key) {
+            assert_ne!(frame.samples, Some(0));
+        }
     }
+}
+
+/// NAL units with supplemental enhancement information: the first byte says of which codec.
+pub(crate) fn sei(data: &[u8]) {
+    let Some((&which, payload)) = data.split_first() else { return };
+    let header: &[u8] = if which & 1 == 0 { &[39 << 1, 1] } else { &[6] };
+    let Ok(length) = u16::try_from(header.len() + payload.len()) else { return };
+    let unit = Bytes::from([&length.to_be_bytes(), header, payload].concat());
+    if which & 1 == 0 {
+        codec::hevc::inspect(&unit, 2).expect("its lengths are right");
+    } else {
+        codec::avc::inspect(&unit, 2).expect("its lengths are right");
+    }
+    // And whatever is within as the units of an access unit.
     for nal_length_size in [1, 2, 4] {
-        let _ = codec::avc::inspect(&record, nal_length_size);
-        let _ = codec::hevc::inspect(&record, nal_length_size);
+        let whole = Bytes::copy_from_slice(payload);
+        let _ = codec::hevc::inspect(&whole, nal_length_size);
+        let _ = codec::avc::inspect(&whole, nal_length_size);
     }
-    let _ = codec::av1::inspect(&record);
-    let _ = codec::av1::normalise(&record);
-    let _ = codec::vp9::is_key(&record);
-    let _ = codec::opus::samples(&record);
 }
 
 /// A connection as for `chunk`, whose media is packaged.
@@ -238,7 +262,7 @@ fn opening() -> Vec<u8> {
     bytes
 }
 
-/// Chunks as a script says: format and chunk stream, type, time, length, and the payload that is there.
+/// Chunks as a script says: format and chunk stream, type, time, length, and the payload that is there or is made of it.
 fn script(mut rest: &[u8]) -> Vec<u8> {
     const TYPES: [u8; 12] = [8, 9, 18, 20, 9, 8, 1, 2, 4, 22, 15, 17];
     let mut bytes = Vec::new();
@@ -246,12 +270,22 @@ fn script(mut rest: &[u8]) -> Vec<u8> {
         let format = first >> 6;
         let chunk_stream = 3 + (first & 3);
         let time = u32::from(*time) * if first & 4 == 0 { 1 } else { 0x01_0101 };
+        let (payload, after) = after.split_at(usize::from(*length).min(after.len()));
+        let (body, announced) = match first & 32 {
+            0 => (payload.to_vec(), u16::from(*length)),
+            _ => {
+                let body = values(payload);
+                let announced = u16::try_from(body.len()).expect("at most 20 bytes for each of 255");
+                (body, announced)
+            }
+        };
         bytes.push(first & 0xC0 | chunk_stream);
         if format < 3 {
             bytes.extend(&time.min(0xFF_FFFF).to_be_bytes()[1..]);
         }
         if format < 2 {
-            bytes.extend([0, 0, *length, TYPES[usize::from(*kind) % TYPES.len()]]);
+            let [high, low] = announced.to_be_bytes();
+            bytes.extend([0, high, low, TYPES[usize::from(*kind) % TYPES.len()]]);
         }
         if format == 0 {
             bytes.extend([u8::from(first & 8 == 0), 0, 0, 0]);
@@ -259,7 +293,6 @@ fn script(mut rest: &[u8]) -> Vec<u8> {
         if format < 3 && time >= 0xFF_FFFF {
             bytes.extend(time.to_be_bytes());
         }
-        let (body, after) = after.split_at(usize::from(*length).min(after.len()));
         for (index, piece) in body.chunks(128).enumerate() {
             if index > 0 && first & 16 == 0 {
                 bytes.push(0xC0 | chunk_stream);
@@ -267,6 +300,50 @@ fn script(mut rest: &[u8]) -> Vec<u8> {
             bytes.extend(piece);
         }
         rest = after;
+    }
+    bytes
+}
+
+/// AMF0 as a script says: a value, a name of a property or an end for each byte.
+fn values(script: &[u8]) -> Vec<u8> {
+    const WORDS: [&str; 16] = [
+        "connect",
+        "publish",
+        "createStream",
+        "deleteStream",
+        "FCUnpublish",
+        "closeStream",
+        "@setDataFrame",
+        "onMetaData",
+        "onTextData",
+        "app",
+        "tcUrl",
+        "fourCcList",
+        "capsEx",
+        "width",
+        "encoder",
+        "a?b=c",
+    ];
+    let mut bytes = Vec::new();
+    for byte in script {
+        let argument = byte >> 4;
+        let word = WORDS[usize::from(argument)].as_bytes();
+        let length = u8::try_from(word.len()).expect("they are short");
+        match byte & 15 {
+            0 | 1 => bytes.extend([&[2, 0, length], word].concat()),
+            2 => bytes.extend([&[0, 0, length], word].concat()[1..].iter()),
+            3 => bytes.push(3),
+            4 => bytes.extend([8, 0, 0, 0, argument]),
+            5 => bytes.extend([0, 0, 9]),
+            6 => bytes.extend([10, 0, 0, 0, argument]),
+            7 => bytes.extend([&[0], &f64::from(argument).to_be_bytes()[..]].concat()),
+            8 => bytes.extend([&[0], &f64::from_bits(u64::from(argument) << 60 | 0xFFF).to_be_bytes()[..]].concat()),
+            9 => bytes.push(5),
+            10 => bytes.extend([1, argument & 1]),
+            11 => bytes.extend([&[12, 0, 0, 0, length], word].concat()),
+            12 => bytes.extend([&[16, 0, length], word].concat()),
+            _ => bytes.push(argument),
+        }
     }
     bytes
 }

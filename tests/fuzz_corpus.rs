@@ -19,11 +19,12 @@ const MUTATIONS: u32 = 4;
 const SEED_BYTES: usize = 60_000;
 
 type Body = fn(&[u8]);
-const TARGETS: [(&str, Body); 5] = [
+const TARGETS: [(&str, Body); 6] = [
     ("amf0", bodies::amf0),
     ("chunk", bodies::chunk),
     ("flv", bodies::flv),
     ("codec", bodies::codec),
+    ("sei", bodies::sei),
     ("session", bodies::session),
 ];
 
@@ -45,6 +46,11 @@ fn flv() {
 #[test]
 fn codec() {
     run("codec");
+}
+
+#[test]
+fn sei() {
+    run("sei");
 }
 
 #[test]
@@ -90,6 +96,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         sessions.iter().flat_map(early).collect()
     };
     let with = |first: u8, rest: &[u8]| [&[first], rest].concat();
+    let coded: Vec<(Vec<u8>, Vec<u8>)> =
+        sessions.iter().flat_map(|s| [records(s, 8), records(s, 9)].concat()).collect();
     let mut seeds: Vec<Vec<u8>> = match target {
         "amf0" => of_kind(&[18, 20]).into_iter().map(|message| message.payload).collect(),
         "chunk" | "session" => sessions.iter().map(|s| with(0, &s.client[..s.client.len().min(SEED_BYTES)])).collect(),
@@ -97,15 +105,32 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             let kind = |message: &Message| if message.kind == 18 { 2 } else { message.kind - 8 };
             of_kind(&[8, 9, 18]).iter().map(|message| with(kind(message), &message.payload)).collect()
         }
+        "sei" => coded.iter().flat_map(|(_, frame)| [0, 1].map(|which| with(which, frame))).collect(),
         _ => {
-            let records = of_kind(&[8, 9]);
-            let records = records.iter().filter_map(|m| m.payload.get(if m.kind == 9 { 5 } else { 2 }..));
-            records.flat_map(|record| (0..10).map(move |which| with(which, record))).collect()
+            let of_codec = |which| coded.iter().map(move |(record, frame)| codec_input(which, record, frame));
+            (0..11).flat_map(of_codec).collect()
         }
     };
     seeds.sort();
     seeds.dedup();
     seeds
+}
+
+/// The first message of a kind, which is mostly a decoder configuration record, with each of those that follow it.
+fn records(session: &Session, kind: u8) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let of_kind: Vec<_> = session.messages().into_iter().filter(|message| message.kind == kind).take(5).collect();
+    let [first, others @ ..] = &of_kind[..] else { return vec![] };
+    // Behind the header of AAC, or of all others.
+    let coded = |message: &Message| {
+        let header = if message.payload.first().is_some_and(|first| first >> 4 == 10) { 2 } else { 5 };
+        message.payload.get(header..).unwrap_or_default().to_vec()
+    };
+    others.iter().map(|other| (coded(first), coded(other))).collect()
+}
+
+/// As the target `codec` takes it.
+fn codec_input(which: u8, record: &[u8], frame: &[u8]) -> Vec<u8> {
+    [&[which, u8::try_from(record.len()).unwrap_or(0)], record, frame].concat()
 }
 
 fn sessions() -> Vec<Session> {
