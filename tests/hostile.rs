@@ -8,7 +8,6 @@ mod common;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -16,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use common::output::Output;
 use common::peer::{
-    self, FilmTag, NULL, Peer, command, connect, create_stream, header, hello, media, message, number, object, opening,
-    publish, text,
+    self, FilmTag, NULL, Peer, SetOnDrop, command, connect, create_stream, header, hello, media, message, number,
+    object, opening, publish, text,
 };
 use common::server::Server;
 
@@ -390,8 +389,11 @@ fn hostile_sessions_harm_nobody() {
     let address = server.address();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| publish_in_real_time(address, &is_over));
-        let _over = OnDrop(&is_over);
+        scope.spawn(|| {
+            let mut publisher = Peer::publishing(address, "live", "good");
+            publisher.show_film(|| is_over.load(Ordering::Relaxed));
+        });
+        let _over = SetOnDrop(&is_over);
         let index = server.folder().join("live/good/index.m3u8");
         let start = Instant::now();
         while Output::read(&index).is_err() {
@@ -491,35 +493,5 @@ impl Good {
         // The film's key frames are up to 2 s apart.
         let waited = now - self.newest.unwrap();
         assert!(waited < Duration::from_millis(4500), "{after}: no new segment for {waited:?}");
-    }
-}
-
-/// Shows the film over and over, at its own pace.
-fn publish_in_real_time(address: SocketAddr, is_over: &AtomicBool) {
-    let film = peer::film();
-    let length_ms = film.iter().map(|tag| tag.1).max().unwrap() + 33;
-    let mut peer = Peer::dial(address);
-    peer.send(&[opening("live", "good"), peer::set_chunk_size(60_000)].concat());
-    assert!(peer.hears("NetStream.Publish.Start", SOON));
-    let start = Instant::now();
-    for round in 0.. {
-        for (kind, ms, body) in film.iter().filter(|tag| round == 0 || tag.2[1] != 0) {
-            let ms = ms + round * length_ms;
-            let due = start + Duration::from_millis(ms.into());
-            thread::sleep(due.saturating_duration_since(Instant::now()));
-            if is_over.load(Ordering::Relaxed) {
-                return;
-            }
-            assert!(peer.send(&media(&(*kind, ms, body.clone()))), "the healthy publisher was cut off");
-        }
-    }
-}
-
-/// Says that it is over, in a panic too.
-struct OnDrop<'a>(&'a AtomicBool);
-
-impl Drop for OnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }

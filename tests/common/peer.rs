@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// AMF0 (§2).
@@ -111,6 +113,33 @@ impl Peer {
         Self { socket, heard: Vec::new() }
     }
 
+    /// A publisher that was let in, with large chunks.
+    pub(crate) fn publishing(address: SocketAddr, app: &str, name: &str) -> Self {
+        let mut peer = Self::dial(address);
+        peer.send(&[opening(app, name), set_chunk_size(60_000)].concat());
+        assert!(peer.hears("NetStream.Publish.Start", Duration::from_secs(3)), "{name} is not let in");
+        peer
+    }
+
+    /// Shows the film over and over, at its own pace, until `is_over`.
+    pub(crate) fn show_film(&mut self, is_over: impl Fn() -> bool) {
+        let film = film();
+        let length_ms = film.iter().map(|tag| tag.1).max().unwrap() + 33;
+        let start = Instant::now();
+        for round in 0.. {
+            // The decoder configurations are said once.
+            for (kind, ms, body) in film.iter().filter(|tag| round == 0 || tag.2[1] != 0) {
+                let ms = ms + round * length_ms;
+                let due = start + Duration::from_millis(ms.into());
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                if is_over() {
+                    return;
+                }
+                assert!(self.send(&media(&(*kind, ms, body.clone()))), "a healthy publisher was cut off");
+            }
+        }
+    }
+
     /// Sends, unless the server has closed the connection already.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> bool {
         self.socket.write_all(bytes).is_ok()
@@ -148,6 +177,15 @@ impl Peer {
             }
         }
         false
+    }
+}
+
+/// Says that it is over, in a panic too.
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
