@@ -33,7 +33,9 @@ pub struct Packager {
     segmenter: Segmenter,
     presentation: Presentation,
     notices: VecDeque<Notice>,
+    /// What the first segment is made of, until that was said.
     tracks: Vec<String>,
+    configurations: u64,
     has_said_start: bool,
     has_advised_keyframes: bool,
     totals: Totals,
@@ -89,6 +91,7 @@ impl Packager {
             presentation: Presentation::new(name, broadcast, settings.window),
             notices: VecDeque::new(),
             tracks: Vec::new(),
+            configurations: 0,
             has_said_start: false,
             has_advised_keyframes: false,
             totals: Totals::default(),
@@ -113,6 +116,7 @@ impl Packager {
             presentation: Presentation::resume(name, settings.window, resumed, now.monotonic),
             notices: VecDeque::new(),
             tracks: Vec::new(),
+            configurations: 0,
             has_said_start: false,
             has_advised_keyframes: false,
             totals: Totals::default(),
@@ -182,6 +186,12 @@ impl Packager {
         Totals { dropped: self.remuxer.dropped(), late: self.segmenter.dropped_late(), ..self.totals }
     }
 
+    /// How many configurations its tracks have had, in sequence headers or in frames. Each has cost viewers a header and,
+    /// but for the first ones, a discontinuity.
+    pub fn configurations(&self) -> u64 {
+        self.configurations
+    }
+
     /// Hands what each stage says to the next.
     fn pump(&mut self, now: Moment) {
         while let Some(item) = self.remuxer.poll_item() {
@@ -189,7 +199,10 @@ impl Packager {
                 Item::Epoch(epoch) => self.presentation.handle_epoch(*epoch),
                 Item::Track(track) => {
                     self.presentation.expect_rendition(track.id, &track.configuration);
-                    self.tracks.push(describe(&track.configuration));
+                    self.configurations += 1;
+                    if !self.has_said_start {
+                        self.tracks.push(describe(&track.configuration));
+                    }
                 }
                 Item::Sample(..) => {}
             }
@@ -225,7 +238,7 @@ impl Packager {
             };
             self.notices.push_back(Notice::Started(format!(
                 "{}{rate}, {kind:?} {kilobits:.0} kbit/s",
-                self.tracks.join(" + ")
+                std::mem::take(&mut self.tracks).join(" + ")
             )));
         }
         let wanted = self.settings.segment.as_secs_f64();

@@ -282,6 +282,13 @@ fn sessions() -> Vec<Hostile> {
         Closed("changes of configuration in a minute"),
     );
     add(
+        "a sample rate that changes with each frame",
+        live(&[(0..400_u32)
+            .flat_map(|i| with(&(8, i * 26, vec![]), &[0x2F, 0xFF, 0xFB, [0x90, 0x94][usize::from(i % 2 == 1)], 0, 0]))
+            .collect()]),
+        Closed("changes of configuration in a minute"),
+    );
+    add(
         "times at random",
         started(&[(0..2000_u32).flat_map(|i| at(&key_frame, i.wrapping_mul(0x9E37_79B9))).collect()]),
         Borne,

@@ -77,6 +77,11 @@ impl Broadcast {
         words
     }
 
+    /// How many configurations its tracks have had.
+    pub(super) fn configurations(&self) -> u64 {
+        self.packager.configurations()
+    }
+
     /// Takes a tag from the publisher.
     pub(super) fn handle_tag(&mut self, tag: Tag) {
         self.packager.handle_tag(tag, self.clock.now());

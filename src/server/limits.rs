@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +10,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::{Config, PerAddress};
-use crate::flv::{AudioPacket, AudioTag, TagBody, VideoPacket, VideoTag};
 
 /// Connections from one address at the same time, unless told.
 const CONNECTIONS_PER_ADDRESS: usize = 128;
@@ -23,7 +21,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const REMEMBERED_ADDRESSES: usize = 65_536;
 /// Decoder configurations that a publisher may bring in a minute: those of 16 tracks, or a phone that is turned each
 /// second, and then some.
-const CONFIGURATIONS_A_MINUTE: u32 = 120;
+const CONFIGURATIONS_A_MINUTE: u64 = 120;
 /// Lines on what strangers do, in a second. More are counted and told as a number.
 const LINES_A_SECOND: u32 = 100;
 
@@ -61,7 +59,7 @@ pub(super) enum Reached {
     UnreadReplies(usize),
     Bitrate(u64),
     Refusals(u32),
-    Configurations(u32),
+    Configurations(u64),
 }
 
 impl fmt::Display for Reached {
@@ -237,45 +235,31 @@ impl Bitrate {
 }
 
 /// Watches the changes of decoder configurations: each costs viewers a header and a discontinuity.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Configurations {
-    /// Kind, track and hash of the record.
-    known: Vec<(bool, u8, u64)>,
-    since: Option<Instant>,
-    changes: u32,
+    since: Instant,
+    before: u64,
 }
 
 impl Configurations {
-    /// Takes note of what a tag says.
-    pub(super) fn check(&mut self, tag: &TagBody) -> Result<(), Reached> {
-        let (is_video, track, record) = match tag {
-            TagBody::Video(VideoTag { track, packet: VideoPacket::SequenceStart(record), .. }) => {
-                (true, *track, record)
-            }
-            TagBody::Audio(AudioTag { track, packet: AudioPacket::SequenceStart(record), .. }) => {
-                (false, *track, record)
-            }
-            _ => return Ok(()),
-        };
-        let mut hasher = DefaultHasher::new();
-        record.hash(&mut hasher);
-        let hash = hasher.finish();
-        match self.known.iter_mut().find(|known| (known.0, known.1) == (is_video, track)) {
-            Some(known) if known.2 == hash => return Ok(()),
-            Some(known) => known.2 = hash,
-            None => self.known.push((is_video, track, hash)),
+    /// Counts from `seen` configurations on.
+    pub(super) fn new(seen: u64) -> Self {
+        Self { since: Instant::now(), before: seen }
+    }
+
+    /// Takes note that `seen` configurations have come.
+    pub(super) fn check(&mut self, seen: u64) -> Result<(), Reached> {
+        if seen == self.before {
+            return Ok(());
+        }
+        if seen - self.before > CONFIGURATIONS_A_MINUTE {
+            return Err(Reached::Configurations(CONFIGURATIONS_A_MINUTE));
         }
         let now = Instant::now();
-        if self.since.is_none_or(|since| now >= since + MINUTE) {
-            self.since = Some(now);
-            self.changes = 0;
+        if now >= self.since + MINUTE {
+            *self = Self { since: now, before: seen };
         }
-        self.changes += 1;
-        if self.changes > CONFIGURATIONS_A_MINUTE {
-            Err(Reached::Configurations(CONFIGURATIONS_A_MINUTE))
-        } else {
-            Ok(())
-        }
+        Ok(())
     }
 }
 

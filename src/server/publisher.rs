@@ -376,6 +376,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         };
         broadcast.set_source(source(peer, self.encoder.as_deref()));
         let received = self.wire.received();
+        let configurations = Configurations::new(broadcast.configurations());
         self.live = Some(Live {
             broadcast,
             claim,
@@ -384,7 +385,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             received_before: received,
             most_bitrate: bitrate.or_else(|| self.context.gate.limits().bitrate),
             bitrate: Bitrate::new(received),
-            configurations: Configurations::default(),
+            configurations,
         });
         self.mark_alive();
         self.wire.pace(self.context.beat.as_ref());
@@ -407,11 +408,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                     {
                         live.broadcast.set_source(source(self.peer, Some(&printable(encoder))));
                     }
-                    if let Err(reached) = live.configurations.check(&tag.body) {
+                    live.broadcast.handle_tag(tag);
+                    if let Err(reached) = live.configurations.check(live.broadcast.configurations()) {
                         self.reached = Some(reached);
                         return;
                     }
-                    live.broadcast.handle_tag(tag);
                 }
             }
             Err(error) => {
