@@ -16,8 +16,10 @@ const AUDIO_GROUP: &str = "audio";
 /// EXT-X-MEDIA needs version 4 (RFC 8216bis 8); nothing here needs more.
 const VERSION: usize = 4;
 
-/// The shortest run of segments whose bit rate counts as a peak, in target durations (RFC 8216bis 4.4.6.2).
-const SHORTEST_PEAK: f64 = 0.5;
+/// The shortest and the longest run of segments whose bit rate counts as a peak, in half target durations (RFC 8216bis
+/// 4.4.6.2).
+const SHORTEST_PEAK: u64 = 1;
+const LONGEST_PEAK: u64 = 3;
 
 /// Common frame rates, which encoders mean when the timestamps come within [`FRAME_RATE_TOLERANCE`] of them.
 const FRAME_RATES: [f64; 13] = [
@@ -49,10 +51,12 @@ pub(super) struct Measured {
     peak: u64,
     bytes: u64,
     duration_us: u64,
-    /// Segments too short to count on their own.
+    /// Bytes and durations of the last segments, as many as count as one peak.
     run: VecDeque<(u64, u64)>,
     /// Samples a second of the last segments.
     frame_rate: f64,
+    /// What has come since the frame rate was measured, in microseconds.
+    since_frame_rate_us: u64,
     /// A segment of this process has been measured.
     is_current: bool,
 }
@@ -79,22 +83,36 @@ impl Measured {
         self.is_current = true;
         self.bytes += segment.bytes;
         self.duration_us += segment.duration_us;
-        self.run.push_back((segment.bytes, segment.duration_us));
-        let bytes: u64 = self.run.iter().map(|(bytes, _)| bytes).sum();
-        let duration_us: u64 = self.run.iter().map(|(_, duration_us)| duration_us).sum();
-        #[expect(clippy::cast_precision_loss, reason = "a bit rate for people")]
-        let is_long_enough = duration_us as f64 >= SHORTEST_PEAK * 1e6 * target_duration_s as f64;
-        if is_long_enough || self.peak == 0 {
-            self.peak = self.peak.max(bit_rate(bytes, duration_us));
-            self.run.clear();
-        }
-        if is_long_enough || self.frame_rate == 0.0 {
+        let half_target_us = target_duration_s * 500_000;
+        self.find_peak(segment, half_target_us);
+        self.since_frame_rate_us += segment.duration_us;
+        if self.since_frame_rate_us >= half_target_us || self.frame_rate == 0.0 {
             self.frame_rate = frame_rate(segment);
+            self.since_frame_rate_us = 0;
         }
     }
 
+    /// Looks at all runs that end with this segment.
+    fn find_peak(&mut self, segment: &Segment, half_target_us: u64) {
+        self.run.push_front((segment.bytes, segment.duration_us));
+        let (mut bytes, mut duration_us, mut length) = (0, 0, 0);
+        for (of_bytes, of_duration_us) in &self.run {
+            if length > 0 && duration_us + of_duration_us > LONGEST_PEAK * half_target_us {
+                break;
+            }
+            bytes += of_bytes;
+            duration_us += of_duration_us;
+            length += 1;
+            if duration_us >= SHORTEST_PEAK * half_target_us || self.peak == 0 {
+                self.peak = self.peak.max(bit_rate(bytes, duration_us));
+            }
+        }
+        self.run.truncate(length);
+    }
+
+    /// In bits a second. Where hardly a run is long enough, between gaps, the average may be above all of them.
     pub(super) fn peak(&self) -> u64 {
-        self.peak
+        self.peak.max(self.average())
     }
 
     pub(super) fn average(&self) -> u64 {
