@@ -2,12 +2,16 @@
 
 mod core;
 
+use std::iter;
 use std::time::Duration;
 
+use upscope::action::{Action, ObjectKind};
 use upscope::hls::Window;
 use upscope::packager::Settings;
 
+use crate::core::memory::{Broadcast, settings};
 use crate::core::steps::{Step, play_to_the_end};
+use crate::core::tags;
 
 /// Segments of half a second, the shortest window, no wait for tracks: everything shows soonest.
 fn hasty() -> Settings {
@@ -231,4 +235,37 @@ fn the_playlists_of_an_ended_broadcast_start_with_the_same_segment() {
         text.lines().find_map(|line| line.strip_prefix("#EXT-X-MEDIA-SEQUENCE:")).unwrap().to_owned()
     };
     assert_eq!(first("video"), first("audio"));
+}
+
+#[test]
+fn media_that_comes_all_at_once_does_not_fill_the_disk() {
+    let mut broadcast = Broadcast::new(Settings { window: Window::Segments(30), ..settings() });
+    let keys = (0..5_000).map(|number| tags::picture(number * 2_000, true));
+    let (mut files, mut most) = (0_usize, 0);
+    for tag in iter::once(tags::video_header(0, tags::AVC[0])).chain(keys) {
+        // No time passes.
+        broadcast.packager.handle_tag(tag, broadcast.now);
+        while let Some(action) = broadcast.packager.poll_action() {
+            match action {
+                Action::Put { kind: ObjectKind::Segment, .. } => files += 1,
+                Action::Delete { .. } => files -= 1,
+                _ => {}
+            }
+        }
+        most = most.max(files);
+    }
+    assert!((1_000..1_100).contains(&most), "{most} segments");
+}
+
+#[test]
+fn the_bandwidth_is_never_below_the_average() {
+    // The last segment is too short to count as a peak, behind a gap, and dense.
+    let dense = Step::Picture { at_ms: 500, composition_ms: 0, is_key: true, bytes: 100_000 };
+    let broadcast = play_to_the_end(settings(), &[Step::VideoHeader(0), KEY, video(4_000), dense]);
+    let index = broadcast.memory.text("live/cam1/index.m3u8");
+    let value = |name: &str| -> u64 {
+        let (_, rest) = index.split_once(&format!("{name}=")).unwrap();
+        rest.split(',').next().unwrap().parse().unwrap()
+    };
+    assert!(value(":BANDWIDTH") >= value(",AVERAGE-BANDWIDTH"), "{index}");
 }

@@ -18,6 +18,10 @@ use super::multivariant::{Choice, Measured, Multivariant};
 use super::object::Object;
 use super::resumed::{self, Resumed};
 
+/// The most segments of a rendition that stay behind its playlist. In real time there are hardly more than a playlist lists;
+/// media that comes much faster would fill the disk, and nobody watches it at that pace.
+const MOST_LEAVING: usize = 1_024;
+
 /// How much of the leading rendition is listed before the multivariant playlist goes out without a rendition that was
 /// announced and has nothing to list yet, in microseconds.
 const ABSENT_RENDITION_WAIT_US: u64 = 8_000_000;
@@ -291,7 +295,8 @@ impl Presentation {
 
     /// Deletes what may be deleted by now.
     pub fn handle_time(&mut self, now: Duration) {
-        while let Some(leaving) = self.leaving.pop_front_if(|leaving| leaving.due <= now) {
+        let most = MOST_LEAVING * self.renditions.len().max(1);
+        while let Some(leaving) = self.next_to_delete(now, most) {
             let Leaving { track, number, may_exist, .. } = leaving;
             if may_exist {
                 let key = self.key(Object::Segment(track, number));
@@ -299,6 +304,12 @@ impl Presentation {
             }
             self.delete_unused_headers(track);
         }
+    }
+
+    /// The next segment whose time is over, or that is one too many.
+    fn next_to_delete(&mut self, now: Duration, most: usize) -> Option<Leaving> {
+        let is_full = self.leaving.len() > most;
+        self.leaving.pop_front_if(|leaving| leaving.due <= now || is_full)
     }
 
     /// A segment that was to be put is not there: it becomes a gap.
