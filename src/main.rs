@@ -168,12 +168,13 @@ fn run(job: Job, config: &Config, given: &Given) -> anyhow::Result<()> {
 async fn run_demo(config: &Config, given: &Given, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
     // A port that somebody chose is meant; one that nobody chose may as well be another.
     let when_taken = |name| if given.is_given(name) { WhenTaken::Fail } else { WhenTaken::TakeNext };
-    let server = Server::bind(config, when_taken("rtmp"), when_taken("http"))?;
+    let mut server = Server::bind(config, when_taken("rtmp"), when_taken("http"))?;
+    let stream_key = server.let_in(demo::NAME)?;
     let rtmp = server.rtmp_address()?;
     let http = server.http_address()?;
 
-    let stream = format!("{}/{}", demo::APP, demo::STREAM_KEY);
-    let index = config.out.0.join(&stream).join("index.m3u8");
+    let stream = demo::NAME;
+    let index = config.out.0.join(stream).join("index.m3u8");
     let mut text = String::from("The demo shows a film as a broadcast, until Ctrl-C.\n\n");
     for (what, wanted, got) in [("RTMP", Some(config.rtmp.0), Some(rtmp)), ("HTTP", config.http.0, http)] {
         if let (Some(wanted), Some(got)) = (wanted, got)
@@ -192,7 +193,9 @@ async fn run_demo(config: &Config, given: &Given, stop: impl Future<Output = ()>
     };
     text += &format!("  playlist   {}\n", index.display());
     text += &format!("  or         ffplay {playable}\n");
-    text += &format!("  publish    rtmp://{}/live/NAME (yours, beside the film)\n", at_localhost(rtmp));
+    let has_keys = config.keys.0.is_some() || config.sign_key.0.is_some();
+    let name = if has_keys { "KEY" } else { "NAME" };
+    text += &format!("  publish    rtmp://{}/live/{name} (yours, beside the film)\n", at_localhost(rtmp));
     say(&text);
 
     let (told, hears) = tokio::sync::oneshot::channel::<()>();
@@ -202,7 +205,7 @@ async fn run_demo(config: &Config, given: &Given, stop: impl Future<Output = ()>
     };
     tokio::select! {
         result = server.run(stop) => result,
-        () = demo::publish(rtmp, hears) => Ok(()),
+        () = demo::publish(rtmp, &stream_key, hears) => Ok(()),
     }
 }
 

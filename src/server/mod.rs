@@ -75,7 +75,7 @@ pub struct Server {
     rtmp: TcpListener,
     rtmps: Option<(TcpListener, Arc<Identity>)>,
     http: Option<TcpListener>,
-    door: Arc<Door>,
+    door: Door,
     keys: Option<PathBuf>,
     limits: Limits,
     out: Arc<Path>,
@@ -127,7 +127,7 @@ impl Server {
             rtmp,
             rtmps,
             http,
-            door: Arc::new(Door::new(config)?),
+            door: Door::new(config)?,
             keys: config.keys.0.clone(),
             limits: Limits::from(config),
             out: out.as_path().into(),
@@ -164,6 +164,14 @@ impl Server {
         self.http.as_ref().map(TcpListener::local_addr).transpose().context("learn the HTTP address")
     }
 
+    /// A stream key that lets in under `name`, whoever else may publish.
+    ///
+    /// # Errors
+    /// The name is not allowed, or the system has no random numbers.
+    pub fn let_in(&mut self, name: &str) -> anyhow::Result<String> {
+        self.door.let_in(name)
+    }
+
     /// Works until `stop` is ready, then ends every broadcast properly.
     ///
     /// # Errors
@@ -181,11 +189,12 @@ impl Server {
         }
 
         let (stopper, stop_word) = stop::stop();
-        let (door, gate) = (Arc::clone(&self.door), Gate::new(self.limits));
-        let mut context = Context::new(Arc::clone(&self.out), self.settings, self.grace, self.ingest_delay, door, gate);
+        let (door, gate) = (Arc::new(self.door), Gate::new(self.limits));
+        let mut context =
+            Context::new(Arc::clone(&self.out), self.settings, self.grace, self.ingest_delay, Arc::clone(&door), gate);
         context.make_store = make_store(Arc::clone(&self.out), self.durability);
         let context = Arc::new(context);
-        let _keys = self.keys.as_deref().and_then(|file| self.door.watch_keys(file));
+        let _keys = self.keys.as_deref().and_then(|file| door.watch_keys(file));
         let _identity = self.rtmps.as_ref().map(|(_, identity)| identity.watch());
         let rtmps = match self.rtmps {
             Some((listener, identity)) => Some((listener, identity.acceptor()?)),
@@ -208,7 +217,7 @@ impl Server {
         stopper.stop();
         broadcasters.await;
         // A callback that does not answer holds up nobody for long.
-        let _ = timeout(LAST_NEWS_WITHIN, self.door.has_told()).await;
+        let _ = timeout(LAST_NEWS_WITHIN, door.has_told()).await;
         tracing::info!("stopped");
         Ok(())
     }

@@ -22,10 +22,14 @@ pub(super) fn context(out: &Path) -> Context {
 
 /// The same with other settings.
 pub(super) fn context_with(out: &Path, flags: &[(&str, &str)]) -> Context {
-    let find = |name: &str| flags.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
-    let config = Config::resolve(&Given::collect(find, |_| None, None).unwrap()).unwrap();
+    let config = config(flags);
     let (door, gate) = (Arc::new(Door::new(&config).unwrap()), Gate::new(Limits::from(&config)));
     Context::new(out.into(), Settings::from(&config), config.grace.0, Duration::ZERO, door, gate)
+}
+
+fn config(flags: &[(&str, &str)]) -> Config {
+    let find = |name: &str| flags.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+    Config::resolve(&Given::collect(find, |_| None, None).unwrap()).unwrap()
 }
 
 /// A server without sockets.
@@ -259,6 +263,20 @@ async fn a_signed_name_is_let_in_from_anywhere() {
     assert!(house.publish(&signed).await.0.is_ok());
     assert!(house.publish("cam2").await.0.is_err());
     assert!(house.publish(&signed.replace("cam1", "cam2")).await.0.is_err());
+}
+
+#[tokio::test]
+async fn a_publisher_of_our_own_is_let_in_whatever_is_demanded_of_others() {
+    for flags in [&[("sign-key", "s3cret")][..], &[("auth-url", "http://127.0.0.1:1/")], &[]] {
+        let mut door = Door::new(&config(flags)).unwrap();
+        let key = door.let_in("live/demo").unwrap();
+        let ask = async |stream_key: &str, peer: &str| {
+            let wish = auth::Wish { app: "live", stream_key, query: None, peer: peer.parse().unwrap(), encoder: None };
+            door.ask(wish, Clock::start(), Instant::now() + Duration::from_secs(3)).await
+        };
+        assert_eq!(ask(&key, "127.0.0.1:5000").await.unwrap().name.as_str(), "live/demo");
+        assert!(ask("demo", "192.0.2.1:5000").await.is_err());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -74,6 +74,17 @@ impl Keys {
         Ok(Self(entries))
     }
 
+    /// A new key, and what lets it in as `name`.
+    ///
+    /// # Errors
+    /// The name is not allowed, or the system has no random numbers.
+    pub(super) fn with_new_key(name: &str) -> anyhow::Result<(String, Self)> {
+        let name = public_name(name).with_context(|| format!("use the name {name:?}"))?;
+        let key = new_key()?;
+        let entry = Entry { hash: sha256(key.as_bytes()), name, expires: None, bitrate: None };
+        Ok((key, Self(vec![entry])))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -167,15 +178,19 @@ pub fn add_key(file: &Path, name: &str) -> anyhow::Result<String> {
         Err(error) => return Err(error).with_context(|| format!("read {}", file.display())),
     };
     Keys::parse(&before).with_context(|| format!("understand {}", file.display()))?;
-    let mut random = [0; KEY_BYTES];
-    SystemRandom::new().fill(&mut random).ok().context("make a random key")?;
-    let key = hex(&random);
+    let key = new_key()?;
     let line = format!("\"{HASHED}{}\" = {{ name = \"{name}\" }}\n", hex(&sha256(key.as_bytes())));
     // Top-level lines come before tables: a new one is put in front, so that it never falls into a table.
     let text = format!("{line}{before}");
     Keys::parse(&text).context("add the key")?;
     replace(file, &text).with_context(|| format!("write {}", file.display()))?;
     Ok(key)
+}
+
+fn new_key() -> anyhow::Result<String> {
+    let mut random = [0; KEY_BYTES];
+    SystemRandom::new().fill(&mut random).ok().context("make a random key")?;
+    Ok(hex(&random))
 }
 
 /// Whoever reads the file meanwhile sees it whole.

@@ -18,19 +18,19 @@ use crate::flv::file::{FileTag, FileTagKind, FileTags};
 use crate::flv::{TagBody, parse_data};
 
 /// Under which name the film is published.
-pub const APP: &str = "live";
-/// Under which name the film is published.
-pub const STREAM_KEY: &str = "demo";
+pub const NAME: &str = "live/demo";
+/// The app that the demo publisher names.
+const APP: &str = "live";
 
 /// See `samples/README.md`.
 pub(super) const FILM: &[u8] = include_bytes!("../../../samples/big-buck-bunny.flv");
 /// How long to wait before another try.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Publishes the film to the server at `address` until `until` is ready. Then it falls silent; its future stays pending,
+/// Publishes the film to the server at `address` with `stream_key` until `until` is ready. Then it falls silent; its future stays pending,
 /// so that the server can end the broadcast first.
-pub async fn publish(address: SocketAddr, until: impl Future) {
-    let mut showing = pin!(publish_for_ever(reachable(address)));
+pub async fn publish(address: SocketAddr, stream_key: &str, until: impl Future) {
+    let mut showing = pin!(publish_for_ever(reachable(address), stream_key));
     tokio::select! {
         biased;
         _ = until => std::future::pending().await,
@@ -38,9 +38,9 @@ pub async fn publish(address: SocketAddr, until: impl Future) {
     }
 }
 
-async fn publish_for_ever(address: SocketAddr) -> Infallible {
+async fn publish_for_ever(address: SocketAddr, stream_key: &str) -> Infallible {
     loop {
-        match publish_once(address).await {
+        match publish_once(address, stream_key).await {
             Ok(never) => match never {},
             Err(error) => tracing::warn!("the demo publisher was cut off: {error:#}; trying again"),
         }
@@ -57,11 +57,11 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-async fn publish_once(address: SocketAddr) -> anyhow::Result<Infallible> {
+async fn publish_once(address: SocketAddr, stream_key: &str) -> anyhow::Result<Infallible> {
     let film = Film::read(&Bytes::from_static(FILM))?;
     let socket = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
     socket.set_nodelay(true)?;
-    let mut client = Client::publish(socket, APP, STREAM_KEY).await?;
+    let mut client = Client::publish(socket, APP, stream_key).await?;
     client.send_metadata(&film.metadata).await?;
     let start = Instant::now();
     for round in 0.. {
