@@ -76,6 +76,10 @@ options! {
     "max-connections" => max_connections: Connections, "COUNT" = "4096";
     /// The most of them from one address (IPv6: one /64); auto is 128, and no limit for this machine.
     "max-connections-per-address" => max_connections_per_address: PerAddress, "COUNT" = "auto";
+    /// The most connections of viewers at the same time, to --http.
+    "max-viewers" => max_viewers: Connections, "COUNT" = "4096";
+    /// The most of them from one address (IPv6: one /64); auto is 512, and no limit for this machine.
+    "max-viewers-per-address" => max_viewers_per_address: PerAddress, "COUNT" = "auto";
     /// The most tries to publish from one address in a minute; auto is 60, and no limit for this machine.
     "max-publish-rate" => max_publish_rate: PerAddress, "COUNT" = "auto";
     /// The most streams that are published at the same time.

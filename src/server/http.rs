@@ -9,9 +9,11 @@
 //!
 //! Files whose names start with a dot are not served: they are not whole yet.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -23,20 +25,64 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 use tower_http::compression::{CompressionLayer, Predicate};
 use tower_http::cors::{Any, CorsLayer};
 use tower_http::services::ServeDir;
 
 use super::Context;
+use super::limits::Who;
+use super::listener::{ACCEPT_PAUSE, canonical};
+use super::stalled::Unstalled;
 use crate::action::StreamName;
+
+/// Within this time a request has to be asked whole.
+const ASK_WITHIN: Duration = Duration::from_secs(10);
+/// A connection on which nothing moves for so long is closed. Players ask for a playlist at least every other second.
+const IDLE_FOR: Duration = Duration::from_secs(30);
 
 /// Serves viewers for ever.
 pub(super) async fn serve(listener: TcpListener, out: Arc<Path>, context: Arc<Context>) {
-    // It returns only errors of its own, of which it has none.
-    if let Err(error) = axum::serve(listener, router(out, context)).await {
-        tracing::error!("the web server ended: {error}");
+    let router = router(out, Arc::clone(&context));
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(ASK_WITHIN);
+    let mut viewers = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // A viewer's connection ends somehow; it is no more than that.
+            Some(_) = viewers.join_next() => continue,
+        };
+        let Ok((socket, peer)) = accepted else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let peer = canonical(peer);
+        let admission = match context.gate.enter(Who::Viewer, peer.ip()) {
+            Ok(admission) => admission,
+            Err(reached) => {
+                if context.gate.may_log() {
+                    tracing::info!(%peer, "viewer's connection closed at once: {reached}");
+                }
+                continue;
+            }
+        };
+        // Whole answers are written at once.
+        let _ = socket.set_nodelay(true);
+        let (builder, service) = (builder.clone(), TowerToHyperService::new(router.clone()));
+        viewers.spawn(async move {
+            let _admission = admission;
+            let socket = TokioIo::new(Unstalled::new(socket, IDLE_FOR));
+            let _ = builder.serve_connection(socket, service).await;
+        });
     }
 }
 
@@ -55,7 +101,7 @@ fn router(out: Arc<Path>, context: Arc<Context>) -> Router {
         .route("/~player/player.js", get(|| async { page_file(JAVASCRIPT, include_bytes!("page/player.js")) }))
         .route("/~player/hls.min.js", get(|| async { page_file(JAVASCRIPT, include_bytes!("page/hls.min.js")) }))
         .route("/~streams.json", get(streams))
-        .with_state(Listing { out, context })
+        .with_state(Listing { out, context, last: Arc::default() })
         .layer(CompressionLayer::new().gzip(true).compress_when(IsText))
         .layer(cors)
 }
@@ -162,6 +208,8 @@ impl Predicate for IsText {
 struct Listing {
     out: Arc<Path>,
     context: Arc<Context>,
+    /// The last list as JSON, and when it was made.
+    last: Arc<Mutex<Option<(Instant, Bytes)>>>,
 }
 
 /// A stream on the page.
@@ -171,8 +219,24 @@ struct Listed {
     live: bool,
 }
 
-async fn streams(State(Listing { out, context }): State<Listing>) -> Response {
-    let live = context.registry.live();
+/// For how long a list is good enough: however many ask, the folder is searched once in this time.
+const LIST_FOR: Duration = Duration::from_secs(1);
+
+async fn streams(State(Listing { out, context, last }): State<Listing>) -> Response {
+    let mut last = last.lock().await;
+    let json = match &*last {
+        Some((made_at, json)) if made_at.elapsed() < LIST_FOR => json.clone(),
+        _ => {
+            let json = list(out, &context).await;
+            *last = Some((Instant::now(), json.clone()));
+            json
+        }
+    };
+    ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], json).into_response()
+}
+
+async fn list(out: Arc<Path>, context: &Context) -> Bytes {
+    let live: HashSet<StreamName> = context.registry.live().into_iter().collect();
     let listed = tokio::task::spawn_blocking(move || {
         let mut names = Vec::new();
         find_streams(&out, &mut Vec::new(), &mut names);
@@ -180,10 +244,7 @@ async fn streams(State(Listing { out, context }): State<Listing>) -> Response {
         names.into_iter().map(|name| Listed { live: live.contains(&name), name: name.as_str().to_owned() }).collect()
     });
     let listed: Vec<Listed> = listed.await.unwrap_or_default();
-    match serde_json::to_string(&listed) {
-        Ok(json) => ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-cache")], json).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    serde_json::to_vec(&listed).unwrap_or_default().into()
 }
 
 /// The most streams on the page.
@@ -323,5 +384,41 @@ mod tests {
         assert!(get("/~player/hls.min.js", "").await.starts_with("HTTP/1.1 200"));
         let list = get("/~streams.json", "").await;
         assert!(list.ends_with(r#"[{"name":"live/a","live":false}]"#), "{list}");
+    }
+
+    /// A server for `flags`, and a connection to it.
+    async fn dialled(flags: &[(&str, &str)]) -> (std::net::SocketAddr, tempfile::TempDir, crate::server::AbortOnDrop) {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let context = Arc::new(crate::server::tests::context_with(folder.path(), flags));
+        let server = crate::server::AbortOnDrop::spawn(serve(listener, folder.path().into(), context));
+        (address, folder, server)
+    }
+
+    #[tokio::test]
+    async fn viewers_are_limited() {
+        let (address, _folder, _server) = dialled(&[("max-viewers", "1")]).await;
+        let mut first = TcpStream::connect(address).await.unwrap();
+        first.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert!(matches!(second.read(&mut [0]).await, Ok(0) | Err(_)), "closed at once");
+        first.write_all(b"host: x\r\n\r\n").await.unwrap();
+        assert!(first.read(&mut [0]).await.unwrap() > 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_too_slowly_or_not_at_all_is_closed() {
+        let (address, _folder, _server) = dialled(&[]).await;
+        for (said, seconds) in [("", 30), ("GET / HTTP/1.1\r\nhost:", 10), ("PRI * HTTP/2.0\r\n", 30)] {
+            let start = Instant::now();
+            let mut socket = TcpStream::connect(address).await.unwrap();
+            socket.write_all(said.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let _ = socket.read_to_end(&mut answer).await;
+            let took = start.elapsed().as_secs();
+            assert!(took.abs_diff(seconds) <= 1, "{said:?}: {took} s");
+        }
     }
 }

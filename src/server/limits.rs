@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 use crate::config::{Config, PerAddress};
 
-/// Connections from one address at the same time, unless told.
-const CONNECTIONS_PER_ADDRESS: usize = 128;
+/// Connections of broadcasters from one address at the same time, unless told.
+const BROADCASTERS_PER_ADDRESS: usize = 128;
+/// Connections of viewers from one address at the same time, unless told: some eighty browsers behind one router.
+const VIEWERS_PER_ADDRESS: usize = 512;
 /// Tries to publish from one address in a minute, unless told. An encoder that tries again each second is not hindered.
 const PUBLISHES_PER_ADDRESS: usize = 60;
 /// The time over which tries to publish are counted.
@@ -28,8 +30,8 @@ const LINES_A_SECOND: u32 = 100;
 /// The limits, as told by the operator.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    connections: usize,
-    per_address: PerAddress,
+    broadcasters: Most,
+    viewers: Most,
     publish_rate: PerAddress,
     /// Streams that are published, or kept for their publishers, at the same time.
     pub(super) streams: usize,
@@ -40,8 +42,16 @@ pub(super) struct Limits {
 impl From<&Config> for Limits {
     fn from(config: &Config) -> Self {
         Self {
-            connections: config.max_connections.0,
-            per_address: config.max_connections_per_address,
+            broadcasters: Most {
+                in_all: config.max_connections.0,
+                from_one: config.max_connections_per_address,
+                from_one_usually: BROADCASTERS_PER_ADDRESS,
+            },
+            viewers: Most {
+                in_all: config.max_viewers.0,
+                from_one: config.max_viewers_per_address,
+                from_one_usually: VIEWERS_PER_ADDRESS,
+            },
             publish_rate: config.max_publish_rate,
             streams: config.max_streams.0,
             bitrate: config.max_bitrate.0,
@@ -49,11 +59,26 @@ impl From<&Config> for Limits {
     }
 }
 
+/// How many connections of a kind there may be.
+#[derive(Debug, Clone, Copy)]
+struct Most {
+    in_all: usize,
+    from_one: PerAddress,
+    from_one_usually: usize,
+}
+
+/// Who connects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    Broadcaster,
+    Viewer,
+}
+
 /// A limit that somebody reached, named after its option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reached {
-    Connections(usize),
-    ConnectionsPerAddress(usize),
+    Connections(Who, usize),
+    ConnectionsPerAddress(Who, usize),
     PublishRate(usize),
     Streams(usize),
     UnreadReplies(usize),
@@ -62,12 +87,21 @@ pub(super) enum Reached {
     Configurations(u64),
 }
 
+impl Who {
+    fn option(self) -> &'static str {
+        match self {
+            Self::Broadcaster => "max-connections",
+            Self::Viewer => "max-viewers",
+        }
+    }
+}
+
 impl fmt::Display for Reached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connections(most) => write!(f, "{most} connections are open (max-connections)"),
-            Self::ConnectionsPerAddress(most) => {
-                write!(f, "{most} connections from its address are open (max-connections-per-address)")
+            Self::Connections(who, most) => write!(f, "{most} connections are open ({})", who.option()),
+            Self::ConnectionsPerAddress(who, most) => {
+                write!(f, "{most} connections from its address are open ({}-per-address)", who.option())
             }
             Self::PublishRate(most) => {
                 write!(f, "more than {most} tries to publish from its address in a minute (max-publish-rate)")
@@ -87,15 +121,16 @@ impl fmt::Display for Reached {
 #[derive(Debug)]
 pub(super) struct Gate {
     limits: Limits,
-    counts: Mutex<Counts>,
+    broadcasters: Mutex<Counts>,
+    viewers: Mutex<Counts>,
+    tries: Mutex<Tries>,
     lines: Mutex<Lines>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Counts {
     connections: usize,
     by_address: HashMap<IpAddr, usize>,
-    tries: Tries,
 }
 
 /// Tries to publish by address, all since the same minute began: what is remembered is forgotten at once, without a search
@@ -132,8 +167,13 @@ impl Gate {
     pub(super) fn new(limits: Limits) -> Arc<Self> {
         let lines = Lines { since: Instant::now(), count: 0, unsaid: 0 };
         let tries = Tries { since: Instant::now(), by_address: HashMap::new() };
-        let counts = Counts { connections: 0, by_address: HashMap::new(), tries };
-        Arc::new(Self { limits, counts: Mutex::new(counts), lines: Mutex::new(lines) })
+        Arc::new(Self {
+            limits,
+            broadcasters: Mutex::default(),
+            viewers: Mutex::default(),
+            tries: Mutex::new(tries),
+            lines: Mutex::new(lines),
+        })
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -141,27 +181,38 @@ impl Gate {
     }
 
     /// Lets a connection in, until what is returned is dropped.
-    pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Admission, Reached> {
-        let mut counts = lock(&self.counts);
-        if counts.connections >= self.limits.connections {
-            return Err(Reached::Connections(self.limits.connections));
+    pub(super) fn enter(self: &Arc<Self>, who: Who, address: IpAddr) -> Result<Admission, Reached> {
+        let limit = match who {
+            Who::Broadcaster => self.limits.broadcasters,
+            Who::Viewer => self.limits.viewers,
+        };
+        let mut counts = lock(self.counts(who));
+        if counts.connections >= limit.in_all {
+            return Err(Reached::Connections(who, limit.in_all));
         }
         let place = place(address);
         let from_there = counts.by_address.get(&place).copied().unwrap_or(0);
-        if let Some(most) = most(self.limits.per_address, address, CONNECTIONS_PER_ADDRESS)
+        if let Some(most) = most(limit.from_one, address, limit.from_one_usually)
             && from_there >= most
         {
-            return Err(Reached::ConnectionsPerAddress(most));
+            return Err(Reached::ConnectionsPerAddress(who, most));
         }
         counts.connections += 1;
         counts.by_address.insert(place, from_there + 1);
-        Ok(Admission { gate: Arc::clone(self), place, arrived: Instant::now() })
+        Ok(Admission { gate: Arc::clone(self), who, place, arrived: Instant::now() })
+    }
+
+    fn counts(&self, who: Who) -> &Mutex<Counts> {
+        match who {
+            Who::Broadcaster => &self.broadcasters,
+            Who::Viewer => &self.viewers,
+        }
     }
 
     /// Counts a try to publish.
     pub(super) fn try_to_publish(&self, address: IpAddr) -> Result<(), Reached> {
         let Some(most) = most(self.limits.publish_rate, address, PUBLISHES_PER_ADDRESS) else { return Ok(()) };
-        let count = lock(&self.counts).tries.count(place(address));
+        let count = lock(&self.tries).count(place(address));
         if count > most { Err(Reached::PublishRate(most)) } else { Ok(()) }
     }
 
@@ -187,6 +238,7 @@ impl Gate {
 #[derive(Debug)]
 pub(super) struct Admission {
     gate: Arc<Gate>,
+    who: Who,
     place: IpAddr,
     /// When it came.
     pub(super) arrived: Instant,
@@ -194,7 +246,7 @@ pub(super) struct Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        let mut counts = lock(&self.gate.counts);
+        let mut counts = lock(self.gate.counts(self.who));
         counts.connections -= 1;
         if let Some(count) = counts.by_address.get_mut(&self.place) {
             *count -= 1;
@@ -301,24 +353,32 @@ mod tests {
     #[test]
     fn connections_are_limited_in_all_and_for_each_address() {
         let gate = gate(&[("max-connections", "3"), ("max-connections-per-address", "2")]);
-        let a = gate.enter(ip("192.0.2.1")).unwrap();
-        let _b = gate.enter(ip("192.0.2.1")).unwrap();
-        assert_eq!(gate.enter(ip("192.0.2.1")).err(), Some(Reached::ConnectionsPerAddress(2)));
-        let _c = gate.enter(ip("192.0.2.2")).unwrap();
-        assert_eq!(gate.enter(ip("192.0.2.3")).err(), Some(Reached::Connections(3)));
+        let a = gate.enter(Who::Broadcaster, ip("192.0.2.1")).unwrap();
+        let _b = gate.enter(Who::Broadcaster, ip("192.0.2.1")).unwrap();
+        assert_eq!(
+            gate.enter(Who::Broadcaster, ip("192.0.2.1")).err(),
+            Some(Reached::ConnectionsPerAddress(Who::Broadcaster, 2))
+        );
+        let _c = gate.enter(Who::Broadcaster, ip("192.0.2.2")).unwrap();
+        assert_eq!(
+            gate.enter(Who::Broadcaster, ip("192.0.2.3")).err(),
+            Some(Reached::Connections(Who::Broadcaster, 3))
+        );
+        gate.enter(Who::Viewer, ip("192.0.2.1")).unwrap();
         drop(a);
-        gate.enter(ip("192.0.2.1")).unwrap();
+        gate.enter(Who::Broadcaster, ip("192.0.2.1")).unwrap();
     }
 
     #[test]
     fn a_64_is_one_address_and_this_machine_has_no_limit_unless_told() {
         let gate = gate(&[]);
-        let held: Vec<_> = (0..128).map(|i| gate.enter(ip(&format!("2001:db8:0:1::{i:x}"))).unwrap()).collect();
-        assert!(gate.enter(ip("2001:db8:0:1:ffff::1")).is_err());
-        assert!(gate.enter(ip("2001:db8:0:2::1")).is_ok());
-        let local: Vec<_> = (0..1000).map(|_| gate.enter(ip("127.0.0.1")).unwrap()).collect();
+        let held: Vec<_> =
+            (0..128).map(|i| gate.enter(Who::Broadcaster, ip(&format!("2001:db8:0:1::{i:x}"))).unwrap()).collect();
+        assert!(gate.enter(Who::Broadcaster, ip("2001:db8:0:1:ffff::1")).is_err());
+        assert!(gate.enter(Who::Broadcaster, ip("2001:db8:0:2::1")).is_ok());
+        let local: Vec<_> = (0..1000).map(|_| gate.enter(Who::Broadcaster, ip("127.0.0.1")).unwrap()).collect();
         drop((held, local));
-        assert!(lock(&gate.counts).by_address.is_empty());
+        assert!(lock(&gate.broadcasters).by_address.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -338,11 +398,11 @@ mod tests {
         for number in 0..100_000 {
             gate.try_to_publish(stranger(number)).unwrap();
         }
-        assert_eq!(lock(&gate.counts).tries.by_address.len(), REMEMBERED_ADDRESSES);
+        assert_eq!(lock(&gate.tries).by_address.len(), REMEMBERED_ADDRESSES);
         assert!(gate.try_to_publish(stranger(7)).is_err());
         tokio::time::advance(MINUTE).await;
         gate.try_to_publish(stranger(99_999)).unwrap();
-        assert_eq!(lock(&gate.counts).tries.by_address.len(), 1);
+        assert_eq!(lock(&gate.tries).by_address.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

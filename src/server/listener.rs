@@ -11,7 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
-use super::limits::Admission;
+use super::limits::{Admission, Who};
 use super::socket::Socket;
 use super::stop::Stop;
 use super::{Context, WhenTaken, publisher};
@@ -19,7 +19,7 @@ use super::{Context, WhenTaken, publisher};
 /// Newcomers that the system holds for us.
 const BACKLOG: i32 = 1024;
 /// How long accepting rests after an error, so that running out of descriptors does not become a busy loop.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The least time between two log lines on failing accepts.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 /// How long broadcasts may take to write their ends when the server stops.
@@ -88,7 +88,7 @@ pub(super) async fn serve(
             accepted = accepted => match accepted {
                 Ok(((socket, peer), acceptor)) => {
                     let peer = canonical(peer);
-                    let admission = match context.gate.enter(peer.ip()) {
+                    let admission = match context.gate.enter(Who::Broadcaster, peer.ip()) {
                         Ok(admission) => admission,
                         Err(reached) => {
                             if context.gate.may_log() {
@@ -182,7 +182,7 @@ fn report(ended: Result<(), JoinError>) {
 }
 
 /// An IPv4 peer by its IPv4 address.
-fn canonical(peer: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 

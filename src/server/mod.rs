@@ -29,6 +29,7 @@ mod publisher;
 mod recovery;
 mod registry;
 mod socket;
+mod stalled;
 mod stop;
 mod store;
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl House {
     fn dial_from(&self, peer: &str) -> (DuplexStream, JoinHandle<()>) {
         let (socket, ours) = tokio::io::duplex(64 << 10);
         let peer: SocketAddr = peer.parse().unwrap();
-        let admission = self.context.gate.enter(peer.ip()).unwrap();
+        let admission = self.context.gate.enter(limits::Who::Broadcaster, peer.ip()).unwrap();
         let task = tokio::spawn(publisher::serve(ours, peer, admission, Arc::clone(&self.context), self.stop.clone()));
         (socket, task)
     }
@@ -857,7 +857,7 @@ async fn the_task_of_a_connection_is_small() {
     let house = House::new();
     let (_socket, ours) = tokio::io::duplex(1);
     let peer: SocketAddr = "127.0.0.1:5000".parse().unwrap();
-    let admission = house.context.gate.enter(peer.ip()).unwrap();
+    let admission = house.context.gate.enter(limits::Who::Broadcaster, peer.ip()).unwrap();
     let task = publisher::serve(ours, peer, admission, Arc::clone(&house.context), house.stop.clone());
     assert!(size_of_val(&task) <= 4096, "{} bytes", size_of_val(&task));
 }
