@@ -157,7 +157,10 @@ pub enum Cause {
     /// A publisher began, or came back.
     Publish,
     /// The publisher's timestamps jumped.
-    Jump,
+    Jump {
+        /// From the track's last timestamp to this one, in milliseconds.
+        by_ms: i64,
+    },
 }
 
 /// When something was received, on both clocks. The core reads no clock; whoever hands it input says when it came.

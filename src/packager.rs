@@ -5,9 +5,10 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::action::{Action, BroadcastId, Key, StreamName};
-use crate::cmaf::{Cadence, Output, Segmenter};
+use crate::advice::{Advice, Adviser};
+use crate::cmaf::{Cadence, Output, Segment, Segmenter};
 use crate::codec::Configuration;
-use crate::flv::Tag;
+use crate::flv::{Tag, TagBody};
 use crate::hls::{Presentation, Resumed, Window};
 use crate::media::{Item, Moment, TrackKind};
 use crate::remuxer::{Dropped, Remuxer};
@@ -28,8 +29,8 @@ pub struct Settings {
 /// Lives as long as the broadcast, through any number of publishers' connections.
 #[derive(Debug)]
 pub struct Packager {
-    settings: Settings,
     remuxer: Remuxer,
+    adviser: Adviser,
     segmenter: Segmenter,
     presentation: Presentation,
     notices: VecDeque<Notice>,
@@ -37,7 +38,6 @@ pub struct Packager {
     tracks: Vec<String>,
     configurations: u64,
     has_said_start: bool,
-    has_advised_keyframes: bool,
     totals: Totals,
 }
 
@@ -64,7 +64,7 @@ pub enum Notice {
     /// The broadcast's first segment is there: what it is made of.
     Started(String),
     /// What the broadcaster should change, in plain words.
-    Advice(String),
+    Advice(Advice),
     /// A message was passed over.
     PassedOver(String),
 }
@@ -72,7 +72,8 @@ pub enum Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Started(text) | Self::Advice(text) | Self::PassedOver(text) => f.write_str(text),
+            Self::Started(text) | Self::PassedOver(text) => f.write_str(text),
+            Self::Advice(advice) => advice.fmt(f),
         }
     }
 }
@@ -85,15 +86,14 @@ impl Packager {
     pub fn new(name: StreamName, began: Moment, settings: Settings) -> Self {
         let broadcast = BroadcastId { unix_ms: u64::try_from(began.unix.as_millis()).unwrap_or(u64::MAX) };
         Self {
-            settings,
             remuxer: Remuxer::new(settings.track_wait),
+            adviser: Adviser::new(settings.segment),
             segmenter: Segmenter::new(Cadence::new(settings.segment)),
             presentation: Presentation::new(name, broadcast, settings.window),
             notices: VecDeque::new(),
             tracks: Vec::new(),
             configurations: 0,
             has_said_start: false,
-            has_advised_keyframes: false,
             totals: Totals::default(),
         }
     }
@@ -110,21 +110,23 @@ impl Packager {
             resumed.discontinuities(),
         );
         Self {
-            settings,
             remuxer: Remuxer::new(settings.track_wait).behind(resumed.end_us()),
+            adviser: Adviser::new(settings.segment),
             segmenter,
             presentation: Presentation::resume(name, settings.window, resumed, now.monotonic),
             notices: VecDeque::new(),
             tracks: Vec::new(),
             configurations: 0,
             has_said_start: false,
-            has_advised_keyframes: false,
             totals: Totals::default(),
         }
     }
 
     /// Takes the publisher's next tag.
     pub fn handle_tag(&mut self, tag: Tag, received_at: Moment) {
+        if let TagBody::Metadata(metadata) = &tag.body {
+            self.adviser.handle_metadata(metadata);
+        }
         if let Err(error) = self.remuxer.handle_tag(tag, received_at)
             && self.remuxer.dropped().malformed <= MOST_PASSED_OVER
         {
@@ -195,6 +197,7 @@ impl Packager {
     /// Hands what each stage says to the next.
     fn pump(&mut self, now: Moment) {
         while let Some(item) = self.remuxer.poll_item() {
+            self.adviser.handle_item(&item);
             match &item {
                 Item::Epoch(epoch) => self.presentation.handle_epoch(*epoch),
                 Item::Track(track) => {
@@ -219,41 +222,29 @@ impl Packager {
                     self.totals.gaps += u64::from(segment.is_gap);
                     let target_duration_s = self.segmenter.target_duration_s().unwrap_or(1);
                     self.presentation.handle_segment(segment, target_duration_s, now.monotonic);
-                    self.advise(segment.track.kind, segment);
+                    self.adviser.handle_segment(&segment);
+                    self.say_start(&segment);
                 }
             }
         }
+        self.notices.extend(std::iter::from_fn(|| self.adviser.poll_advice()).map(Notice::Advice));
     }
 
-    /// Tells the operator what the first segment shows, and the broadcaster what to change.
-    fn advise(&mut self, kind: TrackKind, segment: crate::cmaf::Segment) {
+    /// Tells the operator what the first segment shows.
+    fn say_start(&mut self, segment: &Segment) {
+        if std::mem::replace(&mut self.has_said_start, true) {
+            return;
+        }
         let seconds = micros_as_seconds(segment.duration_us);
-        if !self.has_said_start {
-            self.has_said_start = true;
-            #[expect(clippy::cast_precision_loss, reason = "for people")]
-            let kilobits = segment.bytes as f64 * 8.0 / 1000.0 / seconds;
-            let rate = match kind {
-                TrackKind::Video => format!(", {:.3} fps", f64::from(segment.samples) / seconds),
-                TrackKind::Audio => String::new(),
-            };
-            self.notices.push_back(Notice::Started(format!(
-                "{}{rate}, {kind:?} {kilobits:.0} kbit/s",
-                std::mem::take(&mut self.tracks).join(" + ")
-            )));
-        }
-        let wanted = self.settings.segment.as_secs_f64();
-        let gop = micros_as_seconds(self.segmenter.longest_gop_us());
-        if kind == TrackKind::Video && !self.has_advised_keyframes && (gop > wanted * 1.5 || !segment.is_independent) {
-            self.has_advised_keyframes = true;
-            let found = if gop > wanted * 1.5 {
-                format!("a key frame only every {gop:.1} s")
-            } else {
-                format!("no key frame for more than {seconds:.1} s")
-            };
-            self.notices.push_back(Notice::Advice(format!(
-                "{found}: viewers wait longer for the picture; set the encoder's keyframe interval to {wanted} s"
-            )));
-        }
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let kilobits = segment.bytes as f64 * 8.0 / 1000.0 / seconds;
+        let kind = segment.track.kind;
+        let rate = match kind {
+            TrackKind::Video => format!(", {:.3} fps", f64::from(segment.samples) / seconds),
+            TrackKind::Audio => String::new(),
+        };
+        let tracks = std::mem::take(&mut self.tracks).join(" + ");
+        self.notices.push_back(Notice::Started(format!("{tracks}{rate}, {kind:?} {kilobits:.0} kbit/s")));
     }
 }
 

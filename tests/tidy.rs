@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["rtmp", "media", "flv"],
     &["remuxer", "isobmff"],
     &["cmaf", "action"],
-    &["hls"],
+    &["hls", "advice"],
     &["packager"],
     &["config", "inspect"],
     &["server"],

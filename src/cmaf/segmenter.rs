@@ -188,7 +188,7 @@ impl Segmenter {
 
     fn handle_epoch(&mut self, epoch: Epoch) {
         match epoch.cause {
-            Cause::Jump => {
+            Cause::Jump { .. } => {
                 let position = self.breaks.partition_point(|other| *other < epoch.start_us);
                 self.breaks.insert(position, epoch.start_us);
             }

@@ -430,8 +430,8 @@ impl Remuxer {
         let Some(position) = self.tracks.iter().position(|track| track.id == frame.track) else { return };
         let track = &mut self.tracks[position];
         let placed = self.timeline.place(&mut track.clock, frame.timestamp);
-        if placed.jumped {
-            self.items.push_back(Item::Epoch(epoch(Cause::Jump, placed.output_ms, frame.received_at)));
+        if let Some(by_ms) = placed.jumped_ms {
+            self.items.push_back(Item::Epoch(epoch(Cause::Jump { by_ms }, placed.output_ms, frame.received_at)));
         }
         if frame.is_sync {
             self.tracks[position].heed_light();

@@ -62,8 +62,8 @@ pub(super) struct Placed {
     pub(super) output_ms: i64,
     /// Which stretch of the timeline it lies on; frames of different stretches have no distance in time.
     pub(super) stretch: u64,
-    /// The stretch began with this frame, because the clock jumped.
-    pub(super) jumped: bool,
+    /// The stretch began with this frame, because the clock jumped by so many milliseconds.
+    pub(super) jumped_ms: Option<i64>,
 }
 
 /// The broadcast's clock.
@@ -130,7 +130,7 @@ impl Timeline {
             clock.last = Some(Last { unwrapped_ms, stretch: previous.number });
             // It must not reach into the stretch that has begun.
             let output_ms = previous.output(unwrapped_ms).min(current.output_ms - MARGIN_MS);
-            return Placed { output_ms, stretch: previous.number, jumped: false };
+            return Placed { output_ms, stretch: previous.number, jumped_ms: None };
         }
         if (current.origin_ms - BACKWARD_MS..=current.front_ms + FORWARD_MS).contains(&on_new) {
             self.advance(clock, on_new)
@@ -145,7 +145,7 @@ impl Timeline {
         clock.last = Some(Last { unwrapped_ms, stretch: current.number });
         let output_ms = current.output(unwrapped_ms);
         self.end_ms = self.end_ms.max(output_ms);
-        Placed { output_ms, stretch: current.number, jumped: false }
+        Placed { output_ms, stretch: current.number, jumped_ms: None }
     }
 
     fn jump(&mut self, clock: &mut TrackClock, current: Stretch, unwrapped_ms: i64) -> Placed {
@@ -158,7 +158,7 @@ impl Timeline {
             return self.advance(clock, unwrapped_ms);
         }
         self.begin_at(unwrapped_ms);
-        Placed { jumped: true, ..self.advance(clock, unwrapped_ms) }
+        Placed { jumped_ms: Some(unwrapped_ms - current.front_ms), ..self.advance(clock, unwrapped_ms) }
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
             .iter()
             .map(|&timestamp| {
                 let placed = timeline.place(&mut clock, timestamp);
-                (placed.output_ms, placed.jumped)
+                (placed.output_ms, placed.jumped_ms.is_some())
             })
             .collect()
     }
@@ -244,10 +244,10 @@ mod tests {
             timeline.place(&mut video, n * 40);
             timeline.place(&mut audio, n * 40);
         }
-        assert!(timeline.place(&mut video, 60_000).jumped);
+        assert_eq!(timeline.place(&mut video, 60_000).jumped_ms, Some(60_000 - 99 * 40));
         let late = timeline.place(&mut audio, 4_000);
-        assert_eq!((late.output_ms, late.stretch, late.jumped), (4_960, 0, false));
+        assert_eq!((late.output_ms, late.stretch, late.jumped_ms), (4_960, 0, None));
         let first = timeline.place(&mut audio, 59_980);
-        assert_eq!((first.output_ms, first.stretch, first.jumped), (5_940, 1, false));
+        assert_eq!((first.output_ms, first.stretch, first.jumped_ms), (5_940, 1, None));
     }
 }

@@ -10,7 +10,7 @@ use upscope::flv::file::FileTags;
 use upscope::flv::{Tag, parse_audio, parse_data, parse_video};
 use upscope::hls::{Found, Object, Resumed, Window};
 use upscope::media::Moment;
-use upscope::packager::{Packager, Settings};
+use upscope::packager::{Notice, Packager, Settings};
 use upscope::rtmp::{Connection, Event, MessageKind};
 
 use super::judge::Judge;
@@ -124,6 +124,8 @@ pub(crate) struct Broadcast {
     pub(crate) packager: Packager,
     pub(crate) memory: Memory,
     pub(crate) notices: Vec<String>,
+    /// The advice among them.
+    pub(crate) advice: Vec<String>,
     pub(crate) now: Moment,
     /// The timestamp of the last tag of the connection.
     last_timestamp: Option<u32>,
@@ -137,6 +139,7 @@ impl Broadcast {
             packager: Packager::new(name, now, settings),
             memory: Memory::default(),
             notices: Vec::new(),
+            advice: Vec::new(),
             now,
             last_timestamp: None,
         }
@@ -201,7 +204,7 @@ impl Broadcast {
 
     /// Another process goes on with what this one has put.
     pub(crate) fn restart(self, settings: Settings) -> Option<Self> {
-        let Self { mut memory, now, notices, .. } = self;
+        let Self { mut memory, now, notices, advice, .. } = self;
         memory.unfinished.clear();
         memory.judge.has_restarted = true;
         let folder = format!("live/cam1/~{}/", BEGAN_UNIX.as_millis());
@@ -219,7 +222,7 @@ impl Broadcast {
         };
         let name = StreamName::parse("live", "cam1").unwrap();
         let packager = Packager::resume(name, &resumed, settings, now);
-        Some(Self { packager, memory, notices, now, last_timestamp: None })
+        Some(Self { packager, memory, notices, advice, now, last_timestamp: None })
     }
 
     pub(crate) fn interrupt(&mut self) {
@@ -254,6 +257,9 @@ impl Broadcast {
             }
         }
         while let Some(notice) = self.packager.poll_notice() {
+            if let Notice::Advice(advice) = &notice {
+                self.advice.push(advice.to_string());
+            }
             self.notices.push(notice.to_string());
         }
     }
