@@ -272,6 +272,7 @@ impl Adviser {
                 TrackKind::Video => self.handle_picture(*id, sample),
                 TrackKind::Audio => self.handle_sound(*id, sample),
             },
+            Item::Event(_) => {}
         }
     }
 

@@ -17,7 +17,7 @@
 //!
 //! # Invariants
 //!
-//! - Imports point downwards only: `amf0 codec` < `rtmp media flv` < `remuxer isobmff` < `cmaf action` < `hls advice` <
+//! - Imports point downwards only: `amf0 codec id3 scte35` < `rtmp media flv` < `remuxer isobmff` < `cmaf action` < `hls advice` <
 //!   `packager` < `server`. `rtmp` and `flv` do not know each other, `isobmff` knows no HLS, `hls` knows no RTMP.
 //!   [`inspect`] stands apart: it uses nothing of ours, so that it can judge what the others wrote.
 //! - [`server`] is the only folder that touches the world. Elsewhere there is no socket, file or clock: bytes and time come
@@ -27,6 +27,8 @@
 
 pub mod amf0;
 pub mod codec;
+pub mod id3;
+pub mod scte35;
 
 pub mod rtmp;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::codec::Configuration;
+use crate::scte35::Section;
 
 /// What a track carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,6 +137,28 @@ pub enum Item {
     Track(Track),
     /// The next sample of a track. Its duration is nominal: the time of the track's next sample has the last word.
     Sample(TrackId, Sample),
+    /// Something that is to be known at a moment.
+    Event(Event),
+}
+
+/// Timed metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// When, in microseconds on the output timeline.
+    pub time_us: u64,
+    /// What.
+    pub body: EventBody,
+}
+
+/// What is to be known at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EventBody {
+    /// An ID3 tag, which travels with the media.
+    Id3(Bytes),
+    /// A cue point, in JSON, which stands in the playlists.
+    CuePoint(String),
+    /// Where a programme is left or comes back, which stands in the playlists.
+    Splice(Section),
 }
 
 /// A stretch of the output timeline on which the publisher's clocks run on. Between two of them lies a discontinuity.

@@ -185,7 +185,9 @@ impl Packager {
 
     /// What the broadcast came to so far.
     pub fn totals(&self) -> Totals {
-        Totals { dropped: self.remuxer.dropped(), late: self.segmenter.dropped_late(), ..self.totals }
+        let mut dropped = self.remuxer.dropped();
+        dropped.events += self.segmenter.dropped_events();
+        Totals { dropped, late: self.segmenter.dropped_late(), ..self.totals }
     }
 
     /// How many configurations its tracks have had, in sequence headers or in frames. Each has cost viewers a header and,
@@ -207,6 +209,7 @@ impl Packager {
                         self.tracks.push(describe(&track.configuration));
                     }
                 }
+                Item::Event(event) => self.presentation.handle_event(event),
                 Item::Sample(..) => {}
             }
             self.segmenter.handle_item(item);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules of the library from the bottom to the top; those of one line do not know each other.
 const LAYERS: &[&[&str]] = &[
-    &["amf0", "codec"],
+    &["amf0", "codec", "id3", "scte35"],
     &["rtmp", "media", "flv"],
     &["remuxer", "isobmff"],
     &["cmaf", "action"],

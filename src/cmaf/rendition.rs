@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::isobmff::{self, MovieFragment};
+use crate::isobmff::{self, EventMessage, MovieFragment};
 use crate::media::{Sample, Timescale, Track, TrackId};
 
 use super::{Chunk, Header, Output, Segment};
@@ -67,6 +67,9 @@ pub(super) struct Rendition {
     /// Samples of the chunk to come. The last one's duration is not final.
     pending: Vec<Sample>,
     pending_bytes: usize,
+    /// ID3 tags of the chunk to come, with their times in ticks.
+    events: Vec<(u64, Bytes)>,
+    next_event: u32,
     fragments: u32,
     boxes: BytesMut,
     /// Presentation time minus decode time of the sync sample that the open segment, or one before it, started with, in
@@ -109,6 +112,8 @@ impl Rendition {
             duration: 0,
             pending: Vec::new(),
             pending_bytes: 0,
+            events: Vec::new(),
+            next_event: 0,
             fragments: 0,
             boxes: BytesMut::new(),
             presentation_delay: 0,
@@ -274,6 +279,11 @@ impl Rendition {
         self.pending.push(sample);
     }
 
+    /// Adds an ID3 tag for the moment `time_us` to the chunk to come.
+    pub(super) fn push_event(&mut self, time_us: u64, id3: Bytes) {
+        self.events.push((self.ticks(time_us), id3));
+    }
+
     /// Ends the open segment at `end` ticks, or where its last sample nominally ends: a segment if it has samples,
     /// otherwise a gap. The next one starts there.
     pub(super) fn close(&mut self, end: Option<u64>, outputs: &mut VecDeque<Output>) {
@@ -346,6 +356,17 @@ impl Rendition {
         };
         if self.boxes.capacity() < 256 + 16 * self.pending.len() {
             self.boxes = BytesMut::with_capacity(BOXES_BYTES.max(256 + 16 * self.pending.len()));
+        }
+        if let Some(earliest) =
+            self.pending.iter().map(Sample::presentation_time).min().filter(|_| !self.events.is_empty())
+        {
+            for (time, id3) in self.events.drain(..) {
+                // ISO/IEC 23000-19 §7.4.5: none before the chunk it is in.
+                let presentation_time = time.max(earliest);
+                let timescale = self.track.timescale.ticks_per_second();
+                EventMessage { timescale, presentation_time, id: self.next_event, id3: &id3 }.write(&mut self.boxes);
+                self.next_event = self.next_event.wrapping_add(1);
+            }
         }
         fragment.write(&mut self.boxes);
         let boxes = self.boxes.split().freeze();

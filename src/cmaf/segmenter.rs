@@ -1,14 +1,16 @@
 //! Cuts the tracks of a broadcast into segments that stay aligned.
 
+mod events;
 mod follow;
 
 use std::collections::VecDeque;
 
-use crate::media::{Cause, Epoch, Item, Sample, Track, TrackId, TrackKind};
+use crate::media::{Cause, Epoch, Event, EventBody, Item, Sample, Track, TrackId, TrackKind};
 
 use super::Output;
 use super::cadence::{Cadence, Candidate};
 use super::rendition::{Queued, Rendition};
+use events::Events;
 
 /// How much longer than ever before a track may lag behind the others before its segments become gaps, in microseconds.
 const PATIENCE_US: u64 = 6_000_000;
@@ -55,6 +57,7 @@ pub struct Segmenter {
     first: First,
     dropped_late: u64,
     longest_gop_us: u64,
+    events: Events,
     outputs: VecDeque<Output>,
 }
 
@@ -93,6 +96,7 @@ impl Segmenter {
             first: First::default(),
             dropped_late: 0,
             longest_gop_us: 0,
+            events: Events::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -122,6 +126,9 @@ impl Segmenter {
             Item::Epoch(epoch) => self.handle_epoch(epoch),
             Item::Track(track) => self.handle_track(track),
             Item::Sample(id, sample) => self.handle_sample(id, sample),
+            Item::Event(Event { time_us, body: EventBody::Id3(id3) }) => self.events.push(time_us, id3),
+            // These stand in the playlists.
+            Item::Event(Event { body: EventBody::CuePoint(_) | EventBody::Splice(_), .. }) => {}
         }
     }
 
@@ -145,6 +152,11 @@ impl Segmenter {
         self.dropped_late
     }
 
+    /// Timed metadata of which there was too much.
+    pub fn dropped_events(&self) -> u64 {
+        self.events.dropped()
+    }
+
     /// Ends all open segments with what they hold. What comes next starts with a discontinuity.
     pub fn interrupt(&mut self) {
         self.flush(Haste::Interrupt);
@@ -160,6 +172,7 @@ impl Segmenter {
             return;
         }
         self.is_flushed = true;
+        self.events.release(u64::MAX, &mut self.renditions[0]);
         let head_start_us = self.head_start_us();
         let received_us = self.renditions.iter().map(|rendition| rendition.received_us).max().unwrap_or(0);
         let first_us = (received_us + head_start_us).saturating_sub(self.renditions[0].opens_at_us());
@@ -264,6 +277,8 @@ impl Segmenter {
             self.dropped_late += 1;
             return;
         }
+        self.events.release(time_us, &mut self.renditions[0]);
+        let leader = &mut self.renditions[0];
         let shown_us = leader.incoming_timescale.micros(sample.presentation_time());
         let delay_us = (shown_us.cast_signed() - time_us.cast_signed()).clamp(0, LONGEST_DELAY_US);
         let gop_us = time_us.saturating_sub(self.last_sync_us);
@@ -330,6 +345,7 @@ impl Segmenter {
         self.cuts.push_back(Cut { number: leader.number, since_us, at_us, is_break });
         let end = end.or_else(|| leader.is_empty().then(|| leader.ticks(time_us)));
         leader.close(end, &mut self.outputs);
+        self.events.begin_segment();
         if is_break {
             leader.break_off(leader.ticks(time_us));
             self.delay_us = 0;

@@ -21,7 +21,7 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use self::audio::{AudioPacket, AudioTag, parse_audio};
-pub use self::script::{Metadata, parse_data};
+pub use self::script::{DataTag, Metadata, parse_data};
 pub use self::tags::Tags;
 pub use self::video::{VideoPacket, VideoTag, parse_video};
 
@@ -43,6 +43,8 @@ pub enum TagBody {
     Audio(AudioTag),
     /// About the whole broadcast; hints only.
     Metadata(Metadata),
+    /// About a moment of the broadcast: a cue point, a caption, a time code, what the publisher likes.
+    Data(DataTag),
 }
 
 /// A codec's name in Enhanced RTMP, given to legacy codecs too.

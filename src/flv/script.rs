@@ -1,4 +1,5 @@
-//! Data tags: `onMetaData` (FLV 10.1 §E.5), which says in advance what the tracks will be like.
+//! Data tags: `onMetaData` (FLV 10.1 §E.5), which says in advance what the tracks will be like, and messages that belong to
+//! a moment (§E.6 `onCuePoint`, `onTextData`, and others by any name).
 
 use bytes::Bytes;
 
@@ -27,25 +28,37 @@ pub struct Metadata {
     pub encoder: Option<String>,
 }
 
-/// Parses the body of an AMF0 data message. No tag when it is not `onMetaData` with properties: cue points, text, what
-/// cannot be read.
+/// A data message that belongs to a moment of the broadcast.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataTag {
+    /// What the publisher calls it: `onCuePoint`, `onTextData`, `onFI` … At most 64 bytes.
+    pub name: String,
+    /// What it says; never empty.
+    pub arguments: Vec<Value>,
+}
+
+/// Parses the body of an AMF0 data message. No tag when it says nothing, is too long, or meant for a server of old.
 ///
 /// # Errors
-/// None so far: unreadable metadata are worth nothing, and no reason to complain about a broadcast.
+/// None so far: unreadable data are worth nothing, and no reason to complain about a broadcast.
 pub fn parse_data(timestamp: u32, body: &Bytes) -> Result<Tags, Error> {
-    let (values, _) = amf0::decode_lossy(body);
+    let (mut values, _) = amf0::decode_lossy(body);
     // RTMP publishers wrap it for Flash Media Server (`@setDataFrame`); relays and files have it bare.
-    let values = match values.first().and_then(Value::as_str) {
-        Some("@setDataFrame") => &values[1..],
-        _ => &values[..],
-    };
-    let [name, properties, ..] = values else {
-        return Ok(Tags::default());
-    };
-    if name.as_str() != Some("onMetaData") || properties.properties().is_none() {
-        return Ok(Tags::default());
+    if values.first().and_then(Value::as_str) == Some("@setDataFrame") {
+        values.remove(0);
     }
-    Ok(Some(Tag { timestamp, body: TagBody::Metadata(Metadata::of(properties)) }).into())
+    let [Value::String(name), first, ..] = &values[..] else {
+        return Ok(Tags::default());
+    };
+    let body = match name.as_str() {
+        "onMetaData" if first.properties().is_some() => TagBody::Metadata(Metadata::of(first)),
+        "onMetaData" => return Ok(Tags::default()),
+        // `@clearDataFrame`, `|RtmpSampleAccess`
+        _ if name.starts_with(['@', '|']) || name.is_empty() => return Ok(Tags::default()),
+        _ if name.len() > LONGEST_NAME_BYTES || body.len() > LONGEST_DATA_BYTES => return Ok(Tags::default()),
+        _ => TagBody::Data(DataTag { name: name.clone(), arguments: values.split_off(1) }),
+    };
+    Ok(Some(Tag { timestamp, body }).into())
 }
 
 impl Metadata {
@@ -115,6 +128,10 @@ fn printable(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
+/// The longest name of a data message that is carried.
+const LONGEST_NAME_BYTES: usize = 64;
+/// The longest data message about a moment that is carried.
+const LONGEST_DATA_BYTES: usize = 8 << 10;
 /// Numbers above it are nonsense for everything that metadata count.
 const LARGEST_NUMBER: f64 = 1e9;
 /// Enough for "obs-output module (libobs version 29.0.2-1+deb12u1)".
@@ -215,17 +232,31 @@ mod tests {
     }
 
     #[test]
-    fn other_data_are_passed_over() {
+    fn messages_about_a_moment_keep_their_name_and_what_they_say() {
+        let data = |values: Vec<Amf0Value>| {
+            let body = rml_amf0::serialize(&values).unwrap().into();
+            parse_data(7, &body).unwrap().next().map(|tag| tag.body)
+        };
+        let said = object([("text", text("hello"))]);
+        let expected = TagBody::Data(DataTag {
+            name: "onTextData".to_owned(),
+            arguments: vec![Value::Object(vec![("text".to_owned(), Value::String("hello".to_owned()))])],
+        });
+        assert_eq!(data(vec![text("onTextData"), said.clone()]).as_ref(), Some(&expected));
+        assert_eq!(data(vec![text("@setDataFrame"), text("onTextData"), said]), Some(expected));
         for values in [
             vec![],
             vec![text("@setDataFrame")],
             vec![text("onMetaData")],
-            vec![text("@setDataFrame"), text("onFI"), object([])],
-            vec![text("onTextData"), object([("text", text("hello"))])],
+            vec![text("onTextData")],
+            vec![text("@clearDataFrame"), text("onMetaData")],
+            vec![text("|RtmpSampleAccess"), Amf0Value::Boolean(true)],
+            vec![text(&"a".repeat(65)), Null],
+            vec![text("onTextData"), text(&"a".repeat(8200))],
             vec![text("onMetaData"), Null],
             vec![Number(1.0), object([])],
         ] {
-            assert_eq!(metadata(values.clone()), None, "{values:?}");
+            assert_eq!(data(values.clone()), None, "{values:?}");
         }
     }
 

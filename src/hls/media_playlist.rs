@@ -167,8 +167,13 @@ impl MediaPlaylist {
         self.duration_us
     }
 
-    /// The playlist's text, in pieces.
-    pub(super) fn render(&self) -> Vec<Bytes> {
+    /// When the oldest segment was received, in microseconds since 1970.
+    pub(super) fn start_date_time_us(&self) -> Option<u64> {
+        self.listed.front().map(|first| first.program_date_time_us)
+    }
+
+    /// The playlist's text, in pieces; `date_ranges` stand before the segments.
+    pub(super) fn render(&self, date_ranges: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
         let mut body = Vec::with_capacity(self.listed.len() + 3);
         body.push(render::head(Head {
             target_duration_s: self.target_duration_s,
@@ -176,6 +181,7 @@ impl MediaPlaylist {
             discontinuity_sequence: self.discontinuity_sequence(),
             are_segments_independent: self.are_segments_independent,
         }));
+        body.extend(date_ranges);
         body.extend(self.listed.front().and_then(|first| first.map.clone()));
         body.extend(self.listed.iter().map(|listed| listed.lines.clone()));
         if self.is_ended {
@@ -245,7 +251,7 @@ mod tests {
     }
 
     fn text(playlist: &MediaPlaylist) -> String {
-        String::from_utf8(playlist.render().concat()).unwrap()
+        String::from_utf8(playlist.render(std::iter::empty()).concat()).unwrap()
     }
 
     #[test]

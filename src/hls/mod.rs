@@ -12,6 +12,7 @@
 //!     audio.m3u8  audio-init-0.mp4  audio-0.mp4  audio-1.mp4 …
 //! ```
 
+mod date_range;
 mod media_playlist;
 mod multivariant;
 mod object;

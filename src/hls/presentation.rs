@@ -11,8 +11,9 @@ use bytes::Bytes;
 use crate::action::{Action, BroadcastId, Key, ObjectKind, StreamName};
 use crate::cmaf::{Chunk, Header, Segment};
 use crate::codec::Configuration;
-use crate::media::{Epoch, TrackId};
+use crate::media::{Epoch, Event, TrackId};
 
+use super::date_range::DateRanges;
 use super::media_playlist::{MediaPlaylist, Removed, Window};
 use super::multivariant::{Choice, Measured, Multivariant};
 use super::object::Object;
@@ -34,6 +35,7 @@ pub struct Presentation {
     window: Window,
     renditions: Vec<Rendition>,
     epochs: VecDeque<Epoch>,
+    date_ranges: DateRanges,
     multivariant: Option<Multivariant>,
     /// What left a playlist, in the order in which it may be deleted.
     leaving: VecDeque<Leaving>,
@@ -153,6 +155,7 @@ impl Presentation {
             window,
             renditions: Vec::new(),
             epochs: VecDeque::new(),
+            date_ranges: DateRanges::default(),
             multivariant: None,
             leaving: VecDeque::new(),
             is_ended: false,
@@ -167,6 +170,7 @@ impl Presentation {
         let mut presentation = Self {
             is_ended: resumed.is_ended(),
             listed_before: resumed.listed_anywhere(),
+            date_ranges: DateRanges::resume(resumed.date_ranges()),
             ..Self::new(name, resumed.broadcast, window)
         };
         let is_rolling = resumed.renditions.iter().all(|rendition| rendition.playlist.media_sequence > 0);
@@ -217,6 +221,12 @@ impl Presentation {
         }
     }
 
+    /// Something is to be known at a moment: what belongs into playlists is in those to come.
+    pub fn handle_event(&mut self, event: &Event) {
+        let unix_us = self.program_date_time_us(event.time_us);
+        self.date_ranges.push(unix_us, &event.body);
+    }
+
     /// A track's header, before the first chunk that needs it.
     pub fn handle_header(&mut self, header: Header) {
         let track = header.track.id;
@@ -265,9 +275,9 @@ impl Presentation {
             self.listed_before.pop_first();
         }
         removed.extend(playlist.push(segment, program_date_time_us));
-        let body = playlist.render();
         self.leave(track, removed, now);
-        self.put_media_playlist(track, body);
+        self.forget_date_ranges();
+        self.put_media_playlist(track);
         self.refresh_multivariant();
         self.handle_time(now);
     }
@@ -285,9 +295,8 @@ impl Presentation {
             let track = rendition.track;
             if let Some(playlist) = &mut rendition.playlist {
                 let removed = playlist.end(gone_before);
-                let body = playlist.render();
                 self.leave(track, removed, now);
-                self.put_media_playlist(track, body);
+                self.put_media_playlist(track);
             }
         }
         self.refresh_multivariant();
@@ -334,10 +343,7 @@ impl Presentation {
             }
             self.mark_gaps(track, |_| true);
             // Those that list nothing but gaps have to be there too.
-            if let Some(playlist) = &self.renditions[position].playlist {
-                let body = playlist.render();
-                self.put_media_playlist(track, body);
-            }
+            self.put_media_playlist(track);
         }
         if let Some(multivariant) = &self.multivariant {
             let body = vec![multivariant.render()];
@@ -349,8 +355,7 @@ impl Presentation {
         let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.track == track) else { return };
         let Some(playlist) = &mut rendition.playlist else { return };
         if playlist.mark_gaps(is_lost) {
-            let body = playlist.render();
-            self.put_media_playlist(track, body);
+            self.put_media_playlist(track);
         }
     }
 
@@ -390,6 +395,14 @@ impl Presentation {
         self.name.file(self.broadcast, format_args!("{object}"))
     }
 
+    /// Forgets cue points and splices of what no playlist lists any more.
+    fn forget_date_ranges(&mut self) {
+        let playlists = self.renditions.iter().filter_map(|rendition| rendition.playlist.as_ref());
+        if let Some(first_us) = playlists.filter_map(MediaPlaylist::start_date_time_us).min() {
+            self.date_ranges.forget_before(first_us);
+        }
+    }
+
     /// Remembers when what left a playlist may be deleted.
     fn leave(&mut self, track: TrackId, removed: Vec<Removed>, now: Duration) {
         let leaving = |Removed { segment, keep_for }| Leaving {
@@ -403,7 +416,10 @@ impl Presentation {
         self.leaving.extend(removed.into_iter().map(leaving));
     }
 
-    fn put_media_playlist(&mut self, track: TrackId, body: Vec<Bytes>) {
+    fn put_media_playlist(&mut self, track: TrackId) {
+        let rendition = self.renditions.iter().find(|rendition| rendition.track == track);
+        let Some(playlist) = rendition.and_then(|rendition| rendition.playlist.as_ref()) else { return };
+        let body = playlist.render(self.date_ranges.lines());
         let key = self.key(Object::Playlist(track));
         self.actions.push_back(Action::Put { key, kind: ObjectKind::Playlist, body });
     }

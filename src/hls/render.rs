@@ -71,7 +71,7 @@ pub(super) fn map_line(uri: &str) -> String {
 }
 
 /// ISO 8601 with milliseconds and zone (RFC 8216bis 4.4.4.6).
-fn date_time(unix_us: u64) -> String {
+pub(super) fn date_time(unix_us: u64) -> String {
     i64::try_from(unix_us)
         .ok()
         .and_then(DateTime::from_timestamp_micros)

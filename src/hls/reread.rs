@@ -7,6 +7,7 @@ use chrono::DateTime;
 
 use crate::media::TrackId;
 
+use super::date_range;
 use super::object::Object;
 
 /// Larger than any playlist that we write: a day of half-second segments, in bytes.
@@ -22,6 +23,7 @@ pub(super) struct Reread {
     pub(super) media_sequence: u64,
     pub(super) discontinuity_sequence: u64,
     pub(super) are_segments_independent: bool,
+    pub(super) date_ranges: Vec<date_range::Line>,
     pub(super) entries: Vec<Entry>,
     pub(super) is_ended: bool,
 }
@@ -62,6 +64,10 @@ pub(super) fn read(text: &[u8], track: TrackId) -> Result<Reread, Foreign> {
         None => 0,
     };
     let are_segments_independent = lines.take("#EXT-X-INDEPENDENT-SEGMENTS") == Some("");
+    let mut date_ranges = Vec::new();
+    while let Some(value) = lines.take("#EXT-X-DATERANGE:") {
+        date_ranges.push(date_range::Line::read(value).ok_or_else(|| lines.foreign())?);
+    }
     let mut entries: Vec<Entry> = Vec::new();
     let mut header = None;
     loop {
@@ -73,6 +79,7 @@ pub(super) fn read(text: &[u8], track: TrackId) -> Result<Reread, Foreign> {
                 media_sequence,
                 discontinuity_sequence,
                 are_segments_independent,
+                date_ranges,
                 entries,
                 is_ended,
             });
@@ -188,6 +195,7 @@ mod tests {
             media_sequence: 7,
             discontinuity_sequence: 3,
             are_segments_independent: true,
+            date_ranges: Vec::new(),
             entries: vec![first, second],
             is_ended: false,
         };

@@ -13,6 +13,7 @@ use crate::action::BroadcastId;
 use crate::isobmff;
 use crate::media::{Timescale, Track, TrackId};
 
+use super::date_range;
 use super::object::Object;
 use super::reread::{self, Foreign, Reread};
 
@@ -201,6 +202,12 @@ impl Resumed {
     /// Discontinuities of the broadcast so far.
     pub fn discontinuities(&self) -> u64 {
         self.renditions.iter().map(Rendition::discontinuities).max().unwrap_or(0)
+    }
+
+    /// Cue points and splices: those of the playlist that has the most, as one may have been written before the others.
+    pub(super) fn date_ranges(&self) -> Vec<date_range::Line> {
+        let playlists = self.renditions.iter().map(|rendition| &rendition.playlist.date_ranges);
+        playlists.max_by_key(|lines| lines.len()).cloned().unwrap_or_default()
     }
 
     /// By number, what some rendition lists and another may lack, as its duration in microseconds and whether it is

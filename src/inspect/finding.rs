@@ -60,6 +60,8 @@ pub enum Rule {
     Syntax,
     /// A URI stays inside the folder.
     Uri,
+    /// Timed metadata can be read, and are for their segment.
+    EventMessage,
     /// Samples are of their codec's form and have a duration.
     Sample,
 }
@@ -97,6 +99,7 @@ impl Rule {
             Self::Multivariant => ("38", "B 4.4.6.2"),
             Self::Syntax => ("text", "B 4.1"),
             Self::Uri => ("uri", "B 4.1"),
+            Self::EventMessage => ("emsg", "ISO/IEC 23000-19 7.4.5"),
             Self::Sample => ("sample", "ISO/IEC 14496-15"),
         }
     }

@@ -14,7 +14,7 @@
 //! |---|---|
 //! | draft-pantos-hls-rfc8216bis-22 (B) | `playlist`, `multivariant`, `rendition_rules`, `broadcast` |
 //! | HLS Authoring Specification for Apple Devices (A) | the same |
-//! | ISO/IEC 14496-12, 14496-15, 23000-19 | `boxes`, `header`, `segment`, `samples`, `codec` |
+//! | ISO/IEC 14496-12, 14496-15, 23000-19 | `boxes`, `header`, `segment`, `event_message`, `samples`, `codec` |
 //!
 //! One look cannot tell what changes over time: that files are replaced atomically, that numbers go on, how long
 //! removed segments stay. Those rules are for a test that watches.
@@ -29,6 +29,7 @@ use anyhow::{Context, bail};
 mod boxes;
 mod broadcast;
 mod codec;
+mod event_message;
 mod files;
 mod finding;
 mod header;

@@ -169,7 +169,7 @@ struct State<'a> {
     is_gap: bool,
     map: Option<usize>,
     map_uris: Vec<String>,
-    date_ranges: Vec<&'a str>,
+    date_ranges: Vec<(&'a str, Attributes<'a>)>,
     part_target_micros: Option<u64>,
     part_hold_back_micros: Option<u64>,
     lines_after_end: usize,
@@ -309,12 +309,16 @@ impl<'a> Reader<'a, '_> {
         let Some(id) = attributes.get("ID") else {
             return self.fault(Rule::DateRange, "EXT-X-DATERANGE has no ID");
         };
-        // The same ID may come again with more attributes, never with the same ones.
-        if self.state.date_ranges.contains(&value) {
-            self.fault(Rule::DateRange, format!("EXT-X-DATERANGE '{id}' is there twice"));
-        }
-        self.state.date_ranges.push(value);
         let mut problems = Vec::new();
+        // The same ID may come again with more attributes, but no other values; §4.4.5.1.
+        for (text, before) in self.state.date_ranges.iter().filter(|(_, before)| before.get("ID") == Some(id)) {
+            if *text == value {
+                problems.push("is there twice");
+            }
+            if attributes.iter().any(|a| before.get(a.name).is_some_and(|value| value != a.value)) {
+                problems.push("is there again with another value of an attribute");
+            }
+        }
         match attributes.get("START-DATE") {
             None => problems.push("has no START-DATE"),
             Some(date) if !date.contains('T') => problems.push("has a START-DATE that is no date and time"),
@@ -339,6 +343,7 @@ impl<'a> Reader<'a, '_> {
         for problem in problems {
             self.fault(Rule::DateRange, format!("EXT-X-DATERANGE '{id}' {problem}"));
         }
+        self.state.date_ranges.push((value, attributes));
     }
 
     fn part(&mut self, value: &'a str) {

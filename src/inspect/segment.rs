@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use super::boxes::{self, BadBox, Fields, Mp4Box};
+use super::event_message;
 use super::finding::{Findings, Rule};
 use super::header::{Defaults, Header, Track};
 use super::samples;
@@ -97,6 +98,15 @@ impl SegmentMedia {
             }
         }
         let media = reader.media;
+        for (position, found) in top.iter().enumerate().filter(|(_, found)| found.kind == *b"emsg") {
+            if !top[position..].iter().any(|later| later.kind == *b"moof") {
+                findings.fault(Rule::EventMessage, place, "an emsg stands behind the last moof");
+            }
+            let problem = event_message::check(found, media.timescale, media.earliest_presentation_time).err();
+            if let Some(problem) = problem {
+                findings.fault(Rule::EventMessage, place, problem);
+            }
+        }
         if moofs.is_empty() {
             findings.fault(Rule::Listed, place, format!("has no moof in its {} bytes", bytes.len()));
             return None;

@@ -5,6 +5,7 @@
 //! | [ISO/IEC 14496-12:2022](https://www.iso.org/standard/83102.html) | boxes; §8.8 movie fragments |
 //! | [ISO/IEC 14496-14:2020](https://www.iso.org/standard/79110.html) | `mp4a`, `esds` |
 //! | [ISO/IEC 14496-15:2022](https://www.iso.org/standard/83336.html) §5.4 | `avc1`, `avcC` |
+//! | [ISO/IEC 23009-1:2022](https://www.iso.org/standard/83314.html) §5.10.3.3 | `emsg` |
 //! | [ISO/IEC 23000-19:2024](https://www.iso.org/standard/85623.html) | what CMAF asks of them |
 //!
 //! ```text
@@ -17,6 +18,7 @@
 //!                         stbl  stsd  avc1 | mp4a …   stts stsc stsz stco, all empty
 //!       mvex  trex
 //!
+//! emsg                              EventMessage: timed metadata, before the moof of its chunk
 //! moof  mfhd                        MovieFragment: hot, written by hand into a reused buffer
 //!       traf  tfhd tfdt trun
 //! mdat                              only its header; the samples follow as they came
@@ -24,6 +26,7 @@
 //!
 //! One track a file (as CMAF wants it), whose id is [`TRACK_ID`]. Knows nothing of HLS.
 
+mod event_message;
 #[cfg(test)]
 mod listing;
 mod movie;
@@ -33,6 +36,7 @@ mod sample_entry;
 
 use bytes::{BufMut, BytesMut};
 
+pub use self::event_message::EventMessage;
 pub use self::movie::write_header;
 pub use self::movie_fragment::MovieFragment;
 pub use self::read_header::{read_decode_time, read_header, read_timescale};

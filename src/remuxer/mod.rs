@@ -10,6 +10,8 @@
 //! ```
 
 mod coding;
+mod data;
+mod dropped;
 mod error;
 mod timeline;
 mod track;
@@ -22,8 +24,9 @@ use bytes::Bytes;
 
 use crate::codec::{Configuration, Frame};
 use crate::flv::{AudioPacket, AudioTag, FourCc, Tag, TagBody, VideoPacket, VideoTag};
-use crate::media::{Cause, Epoch, Item, Moment, Sample, Track, TrackId, TrackKind};
+use crate::media::{Cause, Epoch, Event, EventBody, Item, Moment, Sample, Track, TrackId, TrackKind};
 
+pub use self::dropped::Dropped;
 pub use self::error::Error;
 use coding::SequenceStart;
 
@@ -52,6 +55,9 @@ const NEIGHBOUR_BYTES: usize = 64;
 /// The most tracks of a broadcast (Enhanced RTMP multitrack).
 const MOST_TRACKS: usize = 16;
 
+/// The most events that wait for a broadcast to start.
+const MOST_GATHERED_EVENTS: usize = 16;
+
 /// Turns tags into [`Item`]s: `handle_tag` in, `poll_item` out.
 #[derive(Debug)]
 pub struct Remuxer {
@@ -65,31 +71,6 @@ pub struct Remuxer {
     ends: [usize; 2],
 }
 
-/// What was received and is not in the output, in messages.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Dropped {
-    /// Media before its sequence header.
-    pub before_configuration: u64,
-    /// Pictures before the first key frame.
-    pub before_first_key: u64,
-    /// Messages without a coded picture or sound.
-    pub empty: u64,
-    /// Messages that could not be understood.
-    pub malformed: u64,
-    /// Sound before the first picture.
-    pub early_audio: u64,
-    /// Media in a codec that is not carried.
-    pub unsupported: u64,
-}
-
-impl Dropped {
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        let Self { before_configuration, before_first_key, empty, malformed, early_audio, unsupported } = self;
-        before_configuration + before_first_key + empty + malformed + early_audio + unsupported
-    }
-}
-
 #[derive(Debug)]
 enum Phase {
     Gathering(Gathering),
@@ -100,6 +81,8 @@ enum Phase {
 #[derive(Debug, Default)]
 struct Gathering {
     frames: Vec<PlaceableFrame>,
+    /// Each with its timestamp.
+    events: Vec<(u32, EventBody)>,
     bytes: usize,
     /// The first timestamp seen, which the others are compared with.
     first_timestamp: Option<u32>,
@@ -154,6 +137,10 @@ impl Remuxer {
             TagBody::Audio(audio) => self.handle_audio(tag.timestamp, audio, received_at),
             // Hints only; the sequence headers are the truth.
             TagBody::Metadata(_) => Ok(()),
+            TagBody::Data(data) => {
+                self.handle_event(tag.timestamp, data::event(&data));
+                Ok(())
+            }
         };
         if result.is_err() {
             self.dropped.malformed += 1;
@@ -232,6 +219,18 @@ impl Remuxer {
                 }
             }
             AudioPacket::SequenceEnd => Ok(()),
+        }
+    }
+
+    fn handle_event(&mut self, timestamp: u32, body: EventBody) {
+        match &mut self.phase {
+            Phase::Running => {
+                self.items.push_back(Item::Event(Event { time_us: self.timeline.event_us(timestamp), body }))
+            }
+            Phase::Gathering(gathering) if gathering.events.len() < MOST_GATHERED_EVENTS => {
+                gathering.events.push((timestamp, body));
+            }
+            Phase::Gathering(_) => self.dropped.events += 1,
         }
     }
 
@@ -383,7 +382,7 @@ impl Remuxer {
 
     /// Begins an epoch with what was gathered.
     fn start(&mut self, gathering: Gathering) {
-        let Gathering { mut frames, first_timestamp, .. } = gathering;
+        let Gathering { mut frames, events, first_timestamp, .. } = gathering;
         let Some(reference) = first_timestamp else { return };
         let offset_ms = |frame: &PlaceableFrame| distance_ms(reference, frame.timestamp);
         let first_picture = frames.iter().find(|frame| frame.track.kind == TrackKind::Video);
@@ -408,6 +407,9 @@ impl Remuxer {
             if id.kind == TrackKind::Audio || frames.iter().any(|frame| frame.track == id) {
                 self.announce(position);
             }
+        }
+        for (timestamp, body) in events {
+            self.handle_event(timestamp, body);
         }
         for frame in frames {
             self.place(frame);

@@ -139,6 +139,16 @@ impl Timeline {
         }
     }
 
+    /// When something that is no frame happens, in microseconds of the output timeline: at its timestamp, or, where that is
+    /// none of this clock, now.
+    pub(super) fn event_us(&self, timestamp: u32) -> u64 {
+        let Some(current) = self.current else { return 0 };
+        let unwrapped_ms = unwrap(timestamp, current.front_ms);
+        let is_near = (current.front_ms - BACKWARD_MS..=current.front_ms + FORWARD_MS).contains(&unwrapped_ms);
+        let output_ms = current.output(if is_near { unwrapped_ms } else { current.front_ms });
+        u64::try_from(output_ms.max(current.output_ms)).unwrap_or(0) * 1000
+    }
+
     fn advance(&mut self, clock: &mut TrackClock, unwrapped_ms: i64) -> Placed {
         let current = self.current.as_mut().expect("a stretch has begun");
         current.front_ms = current.front_ms.max(unwrapped_ms);

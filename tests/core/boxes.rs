@@ -57,7 +57,8 @@ pub(crate) struct Sample {
 
 /// The samples of a segment, chunk by chunk. Asserts that each `mdat` is what the `moof` before it says.
 pub(crate) fn chunks(segment: &[u8]) -> Vec<Vec<Sample>> {
-    let boxes = boxes(segment);
+    let mut boxes = boxes(segment);
+    boxes.retain(|found| found.kind != *b"emsg");
     assert!(boxes.len().is_multiple_of(2), "not pairs of moof and mdat");
     boxes
         .chunks_exact(2)

@@ -47,7 +47,7 @@ impl Playlist {
                     assert_eq!(micros.len(), 6, "{line}");
                     entry.duration_us = seconds.parse::<u64>().unwrap() * 1_000_000 + micros.parse::<u64>().unwrap();
                 }
-                "#EXTM3U" | "#EXT-X-VERSION" | "#EXT-X-PROGRAM-DATE-TIME" => {}
+                "#EXTM3U" | "#EXT-X-VERSION" | "#EXT-X-PROGRAM-DATE-TIME" | "#EXT-X-DATERANGE" => {}
                 uri => {
                     assert!(!uri.starts_with('#'), "unknown tag {line}");
                     assert!(!playlist.has_end, "a segment behind EXT-X-ENDLIST");

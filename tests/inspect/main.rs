@@ -397,6 +397,36 @@ fn rule_14_date_ranges() {
     breaks("14", |b| add(b, "#EXT-X-DATERANGE:ID=\"a\""));
     breaks("14", |b| add(b, "#EXT-X-DATERANGE:ID=\"a\",START-DATE=\"2025-11-22T18:00:00.000Z\",DURATION=-1"));
     breaks("14", |b| add(b, "#EXT-X-DATERANGE:ID=\"a\",START-DATE=\"2025-11-22T18:00:00.000Z\",SCTE35-OUT=\"00\""));
+    let range = |more: &str| format!("#EXT-X-DATERANGE:ID=\"a\",START-DATE=\"2025-11-22T18:00:00.000Z\"{more}");
+    breaks("14", |b| add(b, &format!("{}\n{}", range(""), range(""))));
+    breaks("14", |b| add(b, &format!("{}\n{}", range(",DURATION=1"), range(",DURATION=2"))));
+    // The way back may say more than the way out.
+    let broadcast = Broadcast::live();
+    add(&broadcast, &format!("{}\n{}", range(",SCTE35-OUT=0x00"), range(",SCTE35-IN=0x00,DURATION=2")));
+    assert_eq!(look(broadcast.path()).0.findings, []);
+}
+
+#[test]
+fn timed_metadata_are_for_their_segment() {
+    let message = |ticks: u32, time: u64, rest: &[u8]| {
+        let body = [&[1, 0, 0, 0], &ticks.to_be_bytes()[..], &time.to_be_bytes(), &[0xff; 8], rest].concat();
+        [&u32::try_from(8 + body.len()).unwrap().to_be_bytes()[..], b"emsg", &body].concat()
+    };
+    let plant = |b: &Broadcast, message: Vec<u8>, is_last: bool| {
+        b.patch("video-3.mp4", |bytes| {
+            let at = if is_last { bytes.len() } else { 0 };
+            bytes.splice(at..at, message);
+        });
+    };
+    let id3 = b"https://aomedia.org/emsg/ID3\0\0ID3";
+    let good = Broadcast::live();
+    plant(&good, message(90_000, u64::MAX, id3), false);
+    assert_eq!(look(good.path()).0.findings, []);
+    breaks("emsg", |b| plant(b, message(1_000, u64::MAX, id3), false));
+    breaks("emsg", |b| plant(b, message(90_000, 0, id3), false));
+    breaks("emsg", |b| plant(b, message(90_000, u64::MAX, b"https://aomedia.org/emsg/ID3\0\0ID2"), false));
+    breaks("emsg", |b| plant(b, message(90_000, u64::MAX, b"https://aomedia.org/emsg/ID3"), false));
+    breaks("emsg", |b| plant(b, message(90_000, u64::MAX, id3), true));
 }
 
 #[test]
