@@ -272,7 +272,7 @@ impl Adviser {
                 TrackKind::Video => self.handle_picture(*id, sample),
                 TrackKind::Audio => self.handle_sound(*id, sample),
             },
-            Item::Event(_) => {}
+            Item::Captions(..) | Item::Event(_) => {}
         }
     }
 

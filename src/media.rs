@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::codec::Configuration;
+use crate::codec::{Captions, Configuration};
 use crate::scte35::Section;
 
 /// What a track carries.
@@ -137,6 +137,8 @@ pub enum Item {
     Track(Track),
     /// The next sample of a track. Its duration is nominal: the time of the track's next sample has the last word.
     Sample(TrackId, Sample),
+    /// The pictures of a track carry captions; all channels that were seen so far.
+    Captions(TrackId, Captions),
     /// Something that is to be known at a moment.
     Event(Event),
 }

@@ -209,6 +209,7 @@ impl Packager {
                         self.tracks.push(describe(&track.configuration));
                     }
                 }
+                Item::Captions(track, captions) => self.presentation.handle_captions(*track, *captions),
                 Item::Event(event) => self.presentation.handle_event(event),
                 Item::Sample(..) => {}
             }

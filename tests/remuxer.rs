@@ -23,6 +23,7 @@ fn words(remuxer: &mut Remuxer) -> String {
                 let cause = if epoch.cause == Cause::Publish { "publish" } else { "jump" };
                 write!(text, "{cause}@{} ", epoch.anchor_us / 1000).unwrap();
             }
+            Item::Captions(id, captions) => write!(text, "{id} {captions:?} ").unwrap(),
             Item::Event(event) => write!(text, "e{} ", event.time_us / 1000).unwrap(),
             Item::Track(track) => {
                 write!(text, "{}={} ", track.id, track.configuration.rfc6381()).unwrap();

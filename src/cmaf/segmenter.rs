@@ -128,7 +128,7 @@ impl Segmenter {
             Item::Sample(id, sample) => self.handle_sample(id, sample),
             Item::Event(Event { time_us, body: EventBody::Id3(id3) }) => self.events.push(time_us, id3),
             // These stand in the playlists.
-            Item::Event(Event { body: EventBody::CuePoint(_) | EventBody::Splice(_), .. }) => {}
+            Item::Captions(..) | Item::Event(Event { body: EventBody::CuePoint(_) | EventBody::Splice(_), .. }) => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::bits::Bits;
-use super::{Colour, Error, Light, Picture, check_length};
+use super::{Captions, Colour, Error, Light, Picture, check_length};
 
 /// An `AV1CodecConfigurationRecord` (AV1-ISOBMFF §2.3.3) that has been parsed. Two are equal when their bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -249,6 +249,8 @@ pub struct TemporalUnit {
     pub has_frame: bool,
     /// Its first frame is a key frame that is shown: decoding can start here.
     pub is_key: bool,
+    /// The captions in its metadata.
+    pub captions: Captions,
 }
 
 /// Looks at the headers of a temporal unit's OBUs and of its first frame.
@@ -264,6 +266,9 @@ pub fn inspect(data: &[u8]) -> Result<TemporalUnit, Error> {
             let first = *unit.payload.first().ok_or(Error::CutShort("AV1 frame header"))?;
             // show_existing_frame 0, frame_type KEY_FRAME, show_frame 1 (§5.9.2).
             found.is_key = first >> 4 == 0b0001;
+        }
+        if let (METADATA, Some((&ITU_T_T35, payload))) = (unit.kind, unit.payload.split_first()) {
+            found.captions |= Captions::of_itu_t_t35(payload.iter().copied());
         }
     }
     Ok(found)
@@ -373,6 +378,9 @@ fn put_leb128(out: &mut BytesMut, mut value: usize) {
 
 const SEQUENCE_HEADER: u8 = 1;
 const TEMPORAL_DELIMITER: u8 = 2;
+const METADATA: u8 = 5;
+/// A metadata type (§6.7.1).
+const ITU_T_T35: u8 = 4;
 const FRAME_HEADER: u8 = 3;
 const FRAME: u8 = 6;
 
@@ -402,6 +410,17 @@ mod tests {
     /// libaom's first temporal unit, its frame cut short.
     const KEY: &str = "0a0b0200000521e7f66257c802 3204 10009020";
 
+    fn unit(has_frame: bool, is_key: bool) -> TemporalUnit {
+        TemporalUnit { has_frame, is_key, captions: Captions::default() }
+    }
+
+    #[test]
+    fn captions_stand_in_metadata() {
+        let found = inspect(&hex("1200 2a0e 04 b5 00 31 47413934 03 41 ff fc9420 3204 30009020")).unwrap();
+        assert!(found.has_frame);
+        assert_eq!(format!("{:?}", found.captions), "[Cc(1)]");
+    }
+
     #[test]
     fn a_record_of_libaom_is_understood() {
         let found = Configuration::parse(hex(FFMPEG_AV1)).unwrap();
@@ -422,13 +441,13 @@ mod tests {
 
     #[test]
     fn key_frames_are_told_by_their_headers() {
-        assert_eq!(inspect(&hex(KEY)), Ok(TemporalUnit { has_frame: true, is_key: true }));
-        assert_eq!(inspect(&hex("1200 3204 30009020")), Ok(TemporalUnit { has_frame: true, is_key: false }));
+        assert_eq!(inspect(&hex(KEY)), Ok(unit(true, true)));
+        assert_eq!(inspect(&hex("1200 3204 30009020")), Ok(unit(true, false)));
         // A key frame that is not shown; an existing frame that is; a delimiter alone; an OBU without a size.
-        assert_eq!(inspect(&hex("3202 0000")), Ok(TemporalUnit { has_frame: true, is_key: false }));
-        assert_eq!(inspect(&hex("1a01 80")), Ok(TemporalUnit { has_frame: true, is_key: false }));
+        assert_eq!(inspect(&hex("3202 0000")), Ok(unit(true, false)));
+        assert_eq!(inspect(&hex("1a01 80")), Ok(unit(true, false)));
         assert_eq!(inspect(&hex("1200")), Ok(TemporalUnit::default()));
-        assert_eq!(inspect(&hex("1200 30 1000")), Ok(TemporalUnit { has_frame: true, is_key: true }));
+        assert_eq!(inspect(&hex("1200 30 1000")), Ok(unit(true, true)));
         for broken in ["3205 1000", "32", "36", "32ffffffffff", "3200"] {
             assert!(matches!(inspect(&hex(broken)), Err(Error::CutShort(_))), "{broken}");
         }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Configuration, Error, av1, avc, hevc, nal, opus, vp9};
+use super::{Captions, Configuration, Error, av1, avc, hevc, nal, opus, vp9};
 
 /// A coded picture, or sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Frame {
     pub is_open_gop: bool,
     /// Sound: how many samples it decodes to, per channel; never 0.
     pub samples: Option<u32>,
+    /// A picture: the captions in it.
+    pub captions: Captions,
     /// The bytes, as CMAF wants them.
     pub data: Bytes,
 }
@@ -24,8 +26,10 @@ impl Configuration {
     /// # Errors
     /// When no decoder could use it.
     pub fn inspect(&self, data: Bytes, is_called_key: bool) -> Result<Option<Frame>, Error> {
-        let sound =
-            |samples| Some(Frame { is_sync: true, is_open_gop: false, samples: Some(samples), data: data.clone() });
+        let captions = Captions::default();
+        let sound = |samples| {
+            Some(Frame { is_sync: true, is_open_gop: false, samples: Some(samples), captions, data: data.clone() })
+        };
         match self {
             Self::Avc(configuration) => {
                 let lengths = configuration.nal_length_size();
@@ -34,6 +38,7 @@ impl Configuration {
                     is_sync: unit.has_idr || is_called_key,
                     is_open_gop: is_called_key && !unit.has_idr,
                     samples: None,
+                    captions: unit.captions,
                     data: if lengths == 4 && !unit.has_empty_unit { data } else { nal::normalise(&data, lengths) },
                 }))
             }
@@ -44,6 +49,7 @@ impl Configuration {
                     is_sync: unit.has_clean_start || unit.has_cra || is_called_key,
                     is_open_gop: (unit.has_cra || is_called_key) && !unit.has_clean_start,
                     samples: None,
+                    captions: unit.captions,
                     data: if lengths == 4 && !unit.has_empty_unit { data } else { nal::normalise(&data, lengths) },
                 }))
             }
@@ -53,12 +59,13 @@ impl Configuration {
                     is_sync: unit.is_key,
                     is_open_gop: false,
                     samples: None,
+                    captions: unit.captions,
                     data: av1::normalise(&data),
                 }))
             }
             Self::Vp9(_) => {
                 let is_key = vp9::is_key(&data)?;
-                Ok(Some(Frame { is_sync: is_key, is_open_gop: false, samples: None, data }))
+                Ok(Some(Frame { is_sync: is_key, is_open_gop: false, samples: None, captions, data }))
             }
             Self::Aac(configuration) => Ok(sound(configuration.samples_per_frame())),
             Self::Mp3(configuration) => Ok(sound(configuration.samples_per_frame())),

@@ -7,7 +7,7 @@ mod sps;
 use bytes::{Bytes, BytesMut};
 
 use super::nal::Units;
-use super::{Error, FrameRate, Light, Picture, check_length};
+use super::{Captions, Error, FrameRate, Light, Picture, check_length};
 
 /// An `HEVCDecoderConfigurationRecord` (ISO/IEC 14496-15 §8.3.3.1) that has been parsed. Two are equal when their bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +133,8 @@ pub struct AccessUnit {
     pub has_cra: bool,
     /// It holds a unit of no bytes (or padding at the end), which `normalise` takes out.
     pub has_empty_unit: bool,
+    /// The captions in its SEI.
+    pub captions: Captions,
 }
 
 /// Looks at the headers of an access unit's NAL units (H.265 §7.3.1.2). Slices are not read, nothing is allocated.
@@ -157,6 +159,7 @@ pub fn inspect(data: &[u8], nal_length_size: u8) -> Result<AccessUnit, Error> {
                 found.has_cra = true;
             }
             0..VPS => found.has_slice = true,
+            PREFIX_SEI => found.captions |= sei::captions(unit),
             _ => {}
         }
     }

@@ -13,6 +13,7 @@
 //! | [RFC 6716](https://www.rfc-editor.org/rfc/rfc6716), [RFC 7845](https://www.rfc-editor.org/rfc/rfc7845), [Opus in ISOBMFF](https://opus-codec.org/docs/opus_in_isobmff.html) | packet durations, `OpusHead`, `dOps` |
 //! | [RFC 9639](https://www.rfc-editor.org/rfc/rfc9639), [FLAC in ISOBMFF](https://github.com/xiph/flac/blob/master/doc/isoflac.txt) | `STREAMINFO`, frame headers, `dfLa` |
 //! | [ETSI TS 102 366](https://www.etsi.org/deliver/etsi_ts/102300_102399/102366/) | syncframes, `dac3`, `dec3` |
+//! | ATSC A/53 Part 4, CTA-608, CTA-708 | which captions a picture carries |
 //! | [RFC 6381](https://www.rfc-editor.org/rfc/rfc6381) §3.3 | the codec's name in `CODECS` |
 //!
 //! Knows nothing of FLV, boxes or playlists.
@@ -28,12 +29,15 @@ pub mod opus;
 pub mod vp9;
 
 mod bits;
+mod captions;
 mod frame;
 mod nal;
 mod picture;
+mod sei;
 
 use std::fmt;
 
+pub use self::captions::{CaptionChannel, Captions};
 pub use self::frame::Frame;
 pub use self::picture::{Colour, ContentLightLevel, FrameRate, Light, MasteringDisplay, Picture, Range};
 

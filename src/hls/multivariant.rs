@@ -3,18 +3,27 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, QuotedOrUnquoted, Resolution, VariantStream};
+use m3u8_rs::{
+    AlternativeMedia, AlternativeMediaType, ClosedCaptionGroupId, InstreamId, MasterPlaylist, QuotedOrUnquoted,
+    Resolution, VariantStream,
+};
 
 use crate::cmaf::Segment;
-use crate::codec::{Configuration, Picture, Range};
+use crate::codec::{CaptionChannel, Captions, Configuration, Picture, Range};
 use crate::media::TrackKind;
 
 /// The group of the audio renditions; those in another codec than the first have a group of their own, so that players
 /// without that codec pass over its variants only (RFC 8216bis 4.4.6.2.1).
 const AUDIO_GROUP: &str = "audio";
 
-/// EXT-X-MEDIA needs version 4 (RFC 8216bis 8); nothing here needs more.
+/// The groups of captions, by the first video rendition that has them.
+const CAPTIONS_GROUP: &str = "captions";
+
+/// EXT-X-MEDIA needs version 4 (RFC 8216bis 8).
 const VERSION: usize = 4;
+
+/// Captions of CEA-708 need version 7 (RFC 8216bis 8).
+const VERSION_WITH_SERVICES: usize = 7;
 
 /// The shortest and the longest run of segments whose bit rate counts as a peak, in half target durations (RFC 8216bis
 /// 4.4.6.2).
@@ -143,6 +152,7 @@ pub(super) struct Choice<'a> {
     pub(super) index: u8,
     pub(super) uri: String,
     pub(super) configuration: &'a Configuration,
+    pub(super) captions: Captions,
     /// The codecs of all headers that its playlist may name, the latest first.
     pub(super) codecs: &'a [String],
     pub(super) measured: &'a Measured,
@@ -179,11 +189,22 @@ impl Multivariant {
         let mut pictures = Vec::with_capacity(count);
         for video in &videos {
             for group in &groups {
-                variants.push(variant(&main(video), group));
+                let closed_captions = captions_group(&videos, video.captions)
+                    .map_or(ClosedCaptionGroupId::None, |position| {
+                        ClosedCaptionGroupId::GroupId(captions_group_id(position))
+                    });
+                variants.push(VariantStream { closed_captions: Some(closed_captions), ..variant(&main(video), group) });
                 pictures.push((video.measured.frame_rate(), range(video)));
             }
         }
         let mut alternatives = Vec::with_capacity(audios.len());
+        for (position, video) in videos.iter().enumerate() {
+            // Those with the same captions share a group.
+            if captions_group(&videos, video.captions) == Some(position) {
+                let group_id = captions_group_id(position);
+                alternatives.extend(video.captions.channels().map(|channel| captions(channel, &group_id)));
+            }
+        }
         for group in &groups {
             for (position, audio) in group.audios.iter().enumerate() {
                 alternatives.push(alternative(audio, &group.id, position == 0));
@@ -213,8 +234,10 @@ impl Multivariant {
     }
 
     pub(super) fn render(&self) -> Bytes {
+        let is_service = |media: &AlternativeMedia| matches!(media.instream_id, Some(InstreamId::Service(_)));
+        let has_services = self.alternatives.iter().any(is_service);
         let playlist = MasterPlaylist {
-            version: Some(VERSION),
+            version: Some(if has_services { VERSION_WITH_SERVICES } else { VERSION }),
             variants: self.variants.clone(),
             alternatives: self.alternatives.clone(),
             ..MasterPlaylist::default()
@@ -283,8 +306,6 @@ fn variant(main: &Main<'_>, group: &Group<'_>) -> VariantStream {
         other_attributes: is_video
             .then(|| other_attributes(choice.measured.frame_rate(), says_range.then(|| range(choice)))),
         audio: (is_video && !audios.is_empty()).then(|| group.id.clone()),
-        // Captions are looked for in a later version; none are declared.
-        closed_captions: is_video.then_some(m3u8_rs::ClosedCaptionGroupId::None),
         ..VariantStream::default()
     }
 }
@@ -318,6 +339,34 @@ fn alternative(audio: &Choice<'_>, group_id: &str, is_default: bool) -> Alternat
     }
 }
 
+/// The position of the first video rendition with these captions, if they are any.
+fn captions_group(videos: &[&Choice<'_>], captions: Captions) -> Option<usize> {
+    videos.iter().position(|video| video.captions == captions).filter(|_| !captions.is_empty())
+}
+
+fn captions_group_id(position: usize) -> String {
+    if position == 0 { CAPTIONS_GROUP.to_owned() } else { format!("{CAPTIONS_GROUP}-{}", position + 1) }
+}
+
+/// RFC 8216bis 4.4.6.1. In which language they are is not said in the pictures.
+fn captions(channel: CaptionChannel, group_id: &str) -> AlternativeMedia {
+    AlternativeMedia {
+        media_type: AlternativeMediaType::ClosedCaptions,
+        group_id: group_id.to_owned(),
+        language: Some("und".to_owned()),
+        name: match channel {
+            CaptionChannel::Cc(number) => format!("Captions {number}"),
+            CaptionChannel::Service(number) => format!("Captions, service {number}"),
+        },
+        autoselect: true,
+        instream_id: Some(match channel {
+            CaptionChannel::Cc(number) => InstreamId::CC(number),
+            CaptionChannel::Service(number) => InstreamId::Service(number),
+        }),
+        ..AlternativeMedia::default()
+    }
+}
+
 /// Bits a second, rounded up.
 fn bit_rate(bytes: u64, duration_us: u64) -> u64 {
     (bytes * 8_000_000).div_ceil(duration_us.max(1))
@@ -344,6 +393,7 @@ mod tests {
             index,
             uri: uri.to_owned(),
             configuration: &configurations[position],
+            captions: Captions::default(),
             codecs: &codecs[position],
             measured: &measured,
         };

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::action::{Action, BroadcastId, Key, ObjectKind, StreamName};
 use crate::cmaf::{Chunk, Header, Segment};
-use crate::codec::Configuration;
+use crate::codec::{Captions, Configuration};
 use crate::media::{Epoch, Event, TrackId};
 
 use super::date_range::DateRanges;
@@ -53,6 +53,7 @@ struct Rendition {
     track: TrackId,
     /// Known with its first header, or after a restart with the next.
     configuration: Option<Configuration>,
+    captions: Captions,
     playlist: Option<MediaPlaylist>,
     measured: Measured,
     /// Headers that were put and not deleted, oldest first.
@@ -125,6 +126,7 @@ impl Rendition {
         Self {
             track,
             configuration: None,
+            captions: Captions::default(),
             listed_us: playlist.duration_us(),
             playlist: Some(playlist),
             measured,
@@ -201,6 +203,7 @@ impl Presentation {
             self.renditions.push(Rendition {
                 track,
                 configuration: Some(configuration.clone()),
+                captions: Captions::default(),
                 playlist: None,
                 measured: Measured::default(),
                 headers: VecDeque::new(),
@@ -218,6 +221,13 @@ impl Presentation {
         // A lagging rendition may still be in the epoch before; none is in an older one.
         while self.epochs.len() > 3 {
             self.epochs.pop_front();
+        }
+    }
+
+    /// A track's pictures carry captions.
+    pub fn handle_captions(&mut self, track: TrackId, captions: Captions) {
+        if let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.track == track) {
+            rendition.captions = captions;
         }
     }
 
@@ -447,6 +457,7 @@ impl Presentation {
                     index: rendition.track.index,
                     uri: format!("{}/{}", self.broadcast, Object::Playlist(rendition.track)),
                     configuration: rendition.configuration.as_ref()?,
+                    captions: rendition.captions,
                     codecs,
                     measured: &rendition.measured,
                 })

@@ -26,6 +26,7 @@ pub(super) struct Variant {
     /// In thousandths of a frame a second.
     pub(super) frame_rate_milli: Option<u64>,
     pub(super) audio_group: Option<String>,
+    captions_group: Option<String>,
 }
 
 /// An `EXT-X-MEDIA` with a URI.
@@ -79,6 +80,9 @@ impl Multivariant {
                 }
                 "#EXT-X-MEDIA" => {
                     let attributes = attributes();
+                    if attributes.get("INSTREAM-ID").is_some_and(|id| id.starts_with("SERVICE")) {
+                        needed.raise(7, "INSTREAM-ID of a SERVICE");
+                    }
                     if let Some(media) = alternative(&attributes, place, &name, findings) {
                         if groups.contains(&(media.group.clone(), media.name.clone())) {
                             let message = format!("two EXT-X-MEDIA named '{}' in group '{}'", media.name, media.group);
@@ -107,9 +111,11 @@ impl Multivariant {
         }
         playlist::judge_version(&versions, needed, &name, findings);
         for variant in &found.variants {
-            if let Some(group) = variant.audio_group.as_ref().filter(|group| !groups.iter().any(|(g, _)| g == *group)) {
-                let message = format!("{} asks for audio group '{group}', which is not there", variant.uri);
-                findings.fault(Rule::Multivariant, &name, message);
+            for (kind, group) in [("audio", &variant.audio_group), ("captions", &variant.captions_group)] {
+                if let Some(group) = group.as_ref().filter(|group| !groups.iter().any(|(g, _)| g == *group)) {
+                    let message = format!("{} asks for {kind} group '{group}', which is not there", variant.uri);
+                    findings.fault(Rule::Multivariant, &name, message);
+                }
             }
         }
         if findings.faults() == faults_before {
@@ -186,6 +192,7 @@ fn variant(attributes: &Attributes<'_>, name: &str, findings: &mut Findings) -> 
         resolution,
         frame_rate_milli,
         audio_group: attributes.get("AUDIO").map(str::to_owned),
+        captions_group: attributes.get("CLOSED-CAPTIONS").filter(|group| *group != "NONE").map(str::to_owned),
     }
 }
 
@@ -197,6 +204,20 @@ fn alternative(attributes: &Attributes<'_>, place: &Place, name: &str, findings:
         attributes.get(key).map(str::to_owned)
     };
     let (kind, group, title) = (required("TYPE")?, required("GROUP-ID")?, required("NAME")?);
+    // RFC 8216bis §4.4.6.1.
+    let channel = attributes.get("INSTREAM-ID");
+    let number = |start: &str| channel.and_then(|id| id.strip_prefix(start)?.parse::<u8>().ok());
+    let is_channel =
+        number("CC").is_some_and(|n| (1..=4).contains(&n)) || number("SERVICE").is_some_and(|n| (1..=63).contains(&n));
+    let problem = match kind.as_str() {
+        "CLOSED-CAPTIONS" if !is_channel => Some("CLOSED-CAPTIONS without a channel as INSTREAM-ID"),
+        "CLOSED-CAPTIONS" if attributes.get("URI").is_some() => Some("CLOSED-CAPTIONS with a URI"),
+        "CLOSED-CAPTIONS" => None,
+        _ => channel.map(|_| "an INSTREAM-ID that is no CLOSED-CAPTIONS"),
+    };
+    if let Some(problem) = problem {
+        findings.fault(Rule::Multivariant, name, format!("EXT-X-MEDIA '{title}' is {problem}"));
+    }
     Some(Alternative {
         kind,
         group,

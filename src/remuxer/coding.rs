@@ -116,6 +116,7 @@ mod tests {
                     Item::Sample(id, sample) => {
                         format!("{id} {} +{} {} bytes", sample.decode_time, sample.duration, sample.data.len())
                     }
+                    Item::Captions(id, captions) => format!("{id} captions {captions:?}"),
                     Item::Event(event) => format!("event {}", event.time_us),
                 });
             }

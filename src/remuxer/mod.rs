@@ -196,6 +196,7 @@ impl Remuxer {
                     return self.check_gathered();
                 }
                 track.is_started = true;
+                track.captions |= frame.captions;
                 self.handle_frame(placeable(frame, id, timestamp, composition_ms, received_at))
             }
             VideoPacket::SequenceEnd => Ok(()),
@@ -440,6 +441,10 @@ impl Remuxer {
         }
         self.announce(position);
         let track = &mut self.tracks[position];
+        if track.captions != track.announced_captions {
+            track.announced_captions = track.captions;
+            self.items.push_back(Item::Captions(track.id, track.captions));
+        }
         let timing = track.pace(placed, frame.samples);
         let composition_offset = match frame.track.kind {
             TrackKind::Audio => 0,
@@ -462,7 +467,7 @@ impl Remuxer {
 
 /// A frame of a track with its times.
 fn placeable(frame: Frame, track: TrackId, timestamp: u32, composition_ms: i32, received_at: Moment) -> PlaceableFrame {
-    let Frame { is_sync, is_open_gop, samples, data } = frame;
+    let Frame { is_sync, is_open_gop, samples, captions: _, data } = frame;
     PlaceableFrame { track, timestamp, composition_ms, is_sync, is_open_gop, samples, data, received_at }
 }
 

@@ -1,6 +1,6 @@
 //! One track's clock: output milliseconds become decode times that always go forward and durations that are exact.
 
-use crate::codec::{Configuration, Light, vp9};
+use crate::codec::{Captions, Configuration, Light, vp9};
 use crate::flv::FourCc;
 use crate::media::{Timescale, TrackId};
 
@@ -36,6 +36,9 @@ pub(super) struct TrackState {
     /// What the publisher says beside the codec, and what of it the packager knows.
     pub(super) light: Light,
     pub(super) announced_light: Light,
+    /// The captions in its pictures, and what of them the packager knows.
+    pub(super) captions: Captions,
+    pub(super) announced_captions: Captions,
     /// The packager has been told of `configuration`.
     pub(super) is_announced: bool,
     /// Video: a sync sample was seen since the configuration came.
@@ -71,6 +74,8 @@ impl TrackState {
             vp9_record: None,
             light: Light::default(),
             announced_light: Light::default(),
+            captions: Captions::default(),
+            announced_captions: Captions::default(),
             is_announced: false,
             is_started: false,
             clock: TrackClock::default(),

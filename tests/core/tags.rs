@@ -52,6 +52,14 @@ pub(crate) fn picture(timestamp: u32, is_key: bool) -> Tag {
     picture_of(20, timestamp, 0, is_key)
 }
 
+/// A picture behind the NAL units `before`, each with its length.
+pub(crate) fn picture_behind(before: &str, timestamp: u32, is_key: bool) -> Tag {
+    let units = hex(&before.replace(' ', ""));
+    let slice = if is_key { "00000003658880" } else { "00000003418880" };
+    let data = [&units[..], &hex(slice)].concat().into();
+    video(timestamp, is_key, VideoPacket::CodedFrames { composition_ms: 0, data })
+}
+
 /// A picture of an open GOP: a key frame by its header, without an IDR slice.
 pub(crate) fn open_key(timestamp: u32) -> Tag {
     let data = hex("00000002 4180".replace(' ', "").as_str());

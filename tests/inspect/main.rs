@@ -535,6 +535,27 @@ fn a_rendition_of_a_live_broadcast_may_be_a_segment_ahead() {
 }
 
 #[test]
+fn rule_38_captions() {
+    let add = |b: &Broadcast, attributes: &str, group: &str| {
+        b.edit("../index.m3u8", |text| {
+            let media = format!("#EXT-X-MEDIA:GROUP-ID=\"cc\",NAME=\"a\",{attributes}\n#EXT-X-STREAM-INF:");
+            text.replace("#EXT-X-STREAM-INF:", &format!("{media}CLOSED-CAPTIONS={group},"))
+        });
+    };
+    let cc1 = "TYPE=CLOSED-CAPTIONS,INSTREAM-ID=\"CC1\"";
+    for group in ["\"cc\"", "NONE"] {
+        let good = Broadcast::live();
+        add(&good, cc1, group);
+        assert_eq!(look(good.path()).0.findings, []);
+    }
+    breaks("38", |b| add(b, cc1, "\"dd\""));
+    breaks("38", |b| add(b, "TYPE=CLOSED-CAPTIONS", "\"cc\""));
+    breaks("38", |b| add(b, "TYPE=CLOSED-CAPTIONS,INSTREAM-ID=\"CC5\"", "\"cc\""));
+    breaks("38", |b| add(b, &format!("{cc1},URI=\"~1763834098123/video.m3u8\""), "\"cc\""));
+    breaks("9", |b| add(b, "TYPE=CLOSED-CAPTIONS,INSTREAM-ID=\"SERVICE1\"", "\"cc\""));
+}
+
+#[test]
 fn rule_38_what_the_multivariant_playlist_says() {
     for (from, to) in [
         ("avc1.4d400c", "avc1.640028"),

@@ -1,7 +1,7 @@
 //! Access units: one cheap walk over the headers of their NAL units.
 
-use crate::codec::Error;
-use crate::codec::nal::{Units, WithoutEmulation};
+use crate::codec::nal::Units;
+use crate::codec::{Captions, Error, sei};
 
 /// What an access unit's NAL unit headers tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,6 +17,8 @@ pub struct AccessUnit {
     pub has_empty_unit: bool,
     /// It holds an SPS or PPS, which an `avc1` track should have in its header only.
     pub has_parameter_set: bool,
+    /// The captions in its SEI.
+    pub captions: Captions,
 }
 
 impl AccessUnit {
@@ -44,40 +46,19 @@ pub fn inspect(data: &[u8], nal_length_size: u8) -> Result<AccessUnit, Error> {
                 found.has_idr = true;
             }
             1..IDR_SLICE => found.has_slice = true,
-            SEI => found.recovery_frame_count = found.recovery_frame_count.or_else(|| recovery_frame_count(&unit[1..])),
+            SEI => sei::messages(&unit[1..], |kind, payload| match kind {
+                // §D.1.8
+                RECOVERY_POINT => {
+                    found.recovery_frame_count = found.recovery_frame_count.or_else(|| unsigned_exp_golomb(payload));
+                }
+                sei::ITU_T_T35 => found.captions |= Captions::of_itu_t_t35(payload),
+                _ => {}
+            }),
             SPS | PPS => found.has_parameter_set = true,
             _ => {}
         }
     }
     Ok(found)
-}
-
-/// `recovery_frame_cnt` of the recovery point message in an SEI NAL unit's payload (H.264 §7.3.2.3, §D.1.8), if it has one.
-fn recovery_frame_count(payload: &[u8]) -> Option<u32> {
-    let mut bytes = WithoutEmulation::new(payload);
-    loop {
-        let payload_type = ff_coded(&mut bytes)?;
-        let payload_size = ff_coded(&mut bytes)?;
-        if payload_type == RECOVERY_POINT {
-            return unsigned_exp_golomb(bytes.take(payload_size));
-        }
-        // Leaves the loop at the end: a message cannot skip more bytes than there are.
-        if payload_size > 0 {
-            bytes.nth(payload_size - 1)?;
-        }
-    }
-}
-
-/// A payload type or size: as many 255s as fit, and the remainder.
-fn ff_coded(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
-    let mut value = 0_usize;
-    loop {
-        let byte = bytes.next()?;
-        value = value.saturating_add(byte.into());
-        if byte != 0xff {
-            return Some(value);
-        }
-    }
 }
 
 /// `ue(v)` (H.264 §9.1) at the start of `bytes`.
@@ -141,6 +122,16 @@ mod tests {
             assert_eq!(found.has_recovery_point(), count.is_some());
             assert!(found.has_slice && !found.has_idr);
         }
+    }
+
+    #[test]
+    fn captions_are_found_behind_other_messages_and_emulation_prevention() {
+        // A recovery point; then two invalid pairs before the control code, whose three zeros are kept apart.
+        let sei = hex("06 06 01 c4 04 13 b5 00 31 47413934 03 43 ff f80000 03 004141 fc9420 80");
+        let unit = [&u32::try_from(sei.len()).unwrap().to_be_bytes()[..], &sei].concat();
+        let found = inspect(&unit, 4).unwrap();
+        assert_eq!(format!("{:?}", found.captions), "[Cc(1)]");
+        assert_eq!(found.recovery_frame_count, Some(0));
     }
 
     #[test]

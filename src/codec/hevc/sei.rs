@@ -1,42 +1,34 @@
-//! Supplemental enhancement information of H.265 (Annex D) that belongs to the whole stream: the light.
+//! Supplemental enhancement information of H.265 (Annex D): the light of the whole stream, captions of a picture.
 
 use crate::codec::bits::Bits;
-use crate::codec::nal::WithoutEmulation;
-use crate::codec::{ContentLightLevel, Error, Light, MasteringDisplay};
+use crate::codec::{Captions, ContentLightLevel, Error, Light, MasteringDisplay, sei};
 
 /// What an SEI NAL unit says of light.
 pub(super) fn light(unit: &[u8]) -> Light {
-    let rbsp: Vec<u8> = WithoutEmulation::new(unit.get(HEADER_BYTES..).unwrap_or_default()).take(MOST_BYTES).collect();
-    let mut rest = &rbsp[..];
     let mut light = Light::default();
-    while let Some((kind, payload, after)) = message(rest) {
-        rest = after;
-        let mut bits = Bits::new(payload, "SEI");
+    sei::messages(unit.get(HEADER_BYTES..).unwrap_or_default(), |kind, payload| {
+        if !matches!(kind, MASTERING_DISPLAY_COLOUR_VOLUME | CONTENT_LIGHT_LEVEL) {
+            return;
+        }
+        let payload: Vec<u8> = payload.take(MOST_BYTES).collect();
+        let mut bits = Bits::new(&payload, "SEI");
         match kind {
             MASTERING_DISPLAY_COLOUR_VOLUME => light.mastering_display = bits.mastering_display().ok(),
-            CONTENT_LIGHT_LEVEL => light.content_light_level = bits.content_light_level().ok(),
-            _ => {}
+            _ => light.content_light_level = bits.content_light_level().ok(),
         }
-    }
+    });
     light
 }
 
-/// §7.3.5: type, payload, and what is behind it.
-fn message(mut rest: &[u8]) -> Option<(usize, &[u8], &[u8])> {
-    let [kind, size] = [ff_coded(&mut rest)?, ff_coded(&mut rest)?];
-    let (payload, rest) = rest.split_at_checked(size)?;
-    Some((kind, payload, rest))
-}
-
-fn ff_coded(rest: &mut &[u8]) -> Option<usize> {
-    let mut value = 0;
-    loop {
-        let byte = *rest.split_off_first()?;
-        value += usize::from(byte);
-        if byte != 0xff {
-            return Some(value);
+/// The captions in an SEI NAL unit.
+pub(super) fn captions(unit: &[u8]) -> Captions {
+    let mut captions = Captions::default();
+    sei::messages(unit.get(HEADER_BYTES..).unwrap_or_default(), |kind, payload| {
+        if kind == sei::ITU_T_T35 {
+            captions |= Captions::of_itu_t_t35(payload);
         }
-    }
+    });
+    captions
 }
 
 impl Bits<'_> {
@@ -65,8 +57,8 @@ const MASTERING_DISPLAY_COLOUR_VOLUME: usize = 137;
 const CONTENT_LIGHT_LEVEL: usize = 144;
 
 const HEADER_BYTES: usize = 2;
-/// Enough for the messages that concern us; others may be long.
-const MOST_BYTES: usize = 4096;
+/// Enough for the messages that concern us.
+const MOST_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -89,5 +81,12 @@ mod tests {
         for nothing in ["", "4e01", "4e01 89", "4e01 8918 33c2", "4e01 ffffff"] {
             assert_eq!(light(&hex(nothing)), Light::default(), "{nothing}");
         }
+    }
+
+    #[test]
+    fn captions_are_found() {
+        let found = captions(&hex("4e01 04 0e b5 00 31 47413934 03 41 ff fc 9420 ff 80"));
+        assert_eq!(format!("{found:?}"), "[Cc(1)]");
+        assert!(captions(&hex("4e01 0502abcd 80")).is_empty());
     }
 }
