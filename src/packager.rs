@@ -11,7 +11,7 @@ use crate::codec::Configuration;
 use crate::flv::{Tag, TagBody};
 use crate::hls::{Presentation, Resumed, Window};
 use crate::media::{Item, Moment, TrackKind};
-use crate::remuxer::{Dropped, Remuxer};
+use crate::remuxer::{self, Dropped, Remuxer};
 
 /// How a broadcast is packaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,12 +67,14 @@ pub enum Notice {
     Advice(Advice),
     /// A message was passed over.
     PassedOver(String),
+    /// A track is left out, which the publisher should know.
+    LeftOut(String),
 }
 
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Started(text) | Self::PassedOver(text) => f.write_str(text),
+            Self::Started(text) | Self::PassedOver(text) | Self::LeftOut(text) => f.write_str(text),
             Self::Advice(advice) => advice.fmt(f),
         }
     }
@@ -130,7 +132,11 @@ impl Packager {
         if let Err(error) = self.remuxer.handle_tag(tag, received_at)
             && self.remuxer.dropped().malformed <= MOST_PASSED_OVER
         {
-            self.notices.push_back(Notice::PassedOver(error.to_string()));
+            let text = error.to_string();
+            self.notices.push_back(match error {
+                remuxer::Error::UnsupportedCodec { .. } | remuxer::Error::TooManyTracks => Notice::LeftOut(text),
+                remuxer::Error::BadConfiguration { .. } | remuxer::Error::BadFrame { .. } => Notice::PassedOver(text),
+            });
         }
         self.pump(received_at);
     }

@@ -100,6 +100,12 @@ impl Connection {
         self.remember(result);
     }
 
+    /// Tells the publisher that something of its stream is left out, such as a codec; the rest goes on. At the level
+    /// `warning`, as ffmpeg gives up at an `error`. Does nothing when nothing is published.
+    pub fn warn_publish(&mut self, code: &str, description: &str) {
+        self.session.warn_publish(code, description);
+    }
+
     /// Ends the stream that is being published from our side, with `NetStream.Unpublish.Success` or an error code. No
     /// [`Event::Unpublish`] follows, and later media is dropped. Does nothing when nothing is published.
     pub fn end_publish(&mut self, code: &str, description: &str) {

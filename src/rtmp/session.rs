@@ -201,6 +201,13 @@ impl Session {
         self.resume()
     }
 
+    /// Tells the publisher of the live stream what is not done with it.
+    pub(super) fn warn_publish(&mut self, code: &str, description: &str) {
+        if let Some(live) = &self.live {
+            self.replies.status(live.stream_id, "warning", code, description);
+        }
+    }
+
     /// Ends the live stream from our side; no `Unpublish` follows.
     pub(super) fn end_publish(&mut self, code: &str, description: &str) {
         if let Some(live) = self.live.take() {

@@ -32,6 +32,8 @@ pub(super) struct Broadcast {
     has_output: bool,
     /// Who publishes, for the log.
     source: String,
+    /// What the publisher is to be told is left out.
+    left_out: Vec<String>,
 }
 
 impl Broadcast {
@@ -39,14 +41,30 @@ impl Broadcast {
     pub(super) fn begin(name: StreamName, context: &Context) -> Box<Self> {
         let packager = Packager::new(name.clone(), context.begin(), context.settings);
         let writer = Writer::new(Arc::clone(&context.make_store), context.work.clone());
-        Box::new(Self { name, clock: context.clock, packager, writer, has_output: false, source: String::new() })
+        Box::new(Self {
+            name,
+            clock: context.clock,
+            packager,
+            writer,
+            has_output: false,
+            source: String::new(),
+            left_out: Vec::new(),
+        })
     }
 
     /// A broadcast that a former process left.
     pub(super) fn resume(name: StreamName, resumed: &Resumed, context: &Context) -> Box<Self> {
         let packager = Packager::resume(name.clone(), resumed, context.settings, context.clock.now());
         let writer = Writer::new(Arc::clone(&context.make_store), context.work.clone());
-        Box::new(Self { name, clock: context.clock, packager, writer, has_output: true, source: String::new() })
+        Box::new(Self {
+            name,
+            clock: context.clock,
+            packager,
+            writer,
+            has_output: true,
+            source: String::new(),
+            left_out: Vec::new(),
+        })
     }
 
     /// The name it has.
@@ -101,9 +119,19 @@ impl Broadcast {
         while let Some(notice) = self.packager.poll_notice() {
             match notice {
                 Notice::Started(_) => tracing::info!(stream = %self.name, "publishing from {}: {notice}", self.source),
-                Notice::Advice(_) | Notice::PassedOver(_) => tracing::warn!(stream = %self.name, "{notice}"),
+                Notice::Advice(_) | Notice::PassedOver(_) | Notice::LeftOut(_) => {
+                    tracing::warn!(stream = %self.name, "{notice}");
+                }
+            }
+            if let Notice::LeftOut(words) = notice {
+                self.left_out.push(words);
             }
         }
+    }
+
+    /// What the publisher is to be told is left out.
+    pub(super) fn take_left_out(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.left_out)
     }
 
     fn drain(&mut self) {

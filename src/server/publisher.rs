@@ -263,6 +263,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             live.broadcast.handle_time();
         }
         live.broadcast.pass_on();
+        for words in live.broadcast.take_left_out() {
+            self.connection.warn_publish(UNSUPPORTED, &words);
+            while let Some(bytes) = self.connection.poll_output() {
+                self.wire.send(bytes);
+            }
+        }
         if let Some(most) = live.most_bitrate
             && let Err(reached) = live.bitrate.check(self.wire.received(), most)
         {
@@ -420,6 +426,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                 if live.bad_tags == 0 {
                     let stream = live.broadcast.name();
                     tracing::warn!(%stream, timestamp, "{kind:?} message passed over: {error}");
+                    if let flv::Error::Unsupported(_) = error {
+                        self.connection.warn_publish(UNSUPPORTED, &format!("{kind:?} is left out: {error}"));
+                    }
                 }
                 live.bad_tags += 1;
             }
@@ -452,6 +461,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
 const BAD_NAME: &str = "NetStream.Publish.BadName";
 /// The code of the refusal of a publisher.
 const DENIED: &str = "NetStream.Publish.Denied";
+
+/// The code with which a publisher is told that a part of its stream is left out.
+const UNSUPPORTED: &str = "NetStream.Publish.UnsupportedCodec";
 
 fn wish<'a>(peer: SocketAddr, encoder: Option<&'a str>, publish: &'a Publish) -> Wish<'a> {
     let Publish { app, stream_key, query, .. } = publish;

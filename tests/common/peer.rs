@@ -194,7 +194,12 @@ pub(crate) type FilmTag = (u8, u32, Vec<u8>);
 
 /// The audio and video of the film in `samples`.
 pub(crate) fn film() -> Vec<FilmTag> {
-    let file = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/samples/big-buck-bunny.flv")).unwrap();
+    flv("samples/big-buck-bunny.flv")
+}
+
+/// The audio and video of an FLV file, by its path in the repository.
+pub(crate) fn flv(path: &str) -> Vec<FilmTag> {
+    let file = std::fs::read(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let mut tags = Vec::new();
     let mut rest = &file[13..];
     while rest.len() >= 11 {
