@@ -401,7 +401,7 @@ mod tests {
         let (address, _folder, _server) = dialled(&[("max-viewers", "1")]).await;
         let mut first = TcpStream::connect(address).await.unwrap();
         first.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(50)).await;
         let mut second = TcpStream::connect(address).await.unwrap();
         assert!(matches!(second.read(&mut [0]).await, Ok(0) | Err(_)), "closed at once");
         first.write_all(b"host: x\r\n\r\n").await.unwrap();
