@@ -66,9 +66,8 @@ fn connection_bytes(mode: u8, rest: &[u8]) -> Vec<u8> {
 fn converse<'a>(inputs: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, Result<(), Error>) {
     let mut connection = Connection::new();
     let mut events = Vec::new();
-    let mut result = Ok(());
     for input in inputs {
-        result = connection.handle_bytes(input);
+        let result = connection.handle_bytes(input);
         while let Some(event) = connection.poll_event() {
             match event {
                 Event::Connect(_) => connection.accept_connect(),
@@ -83,10 +82,7 @@ fn converse<'a>(inputs: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, Resu
         }
     }
     // An answer of ours may have brought on an error of what waited behind it.
-    if result.is_ok() {
-        result = connection.handle_bytes(&[]);
-    }
-    (events, result)
+    (events, connection.handle_bytes(&[]))
 }
 
 /// A message body: the first byte says of which kind. Any input is read as an FLV file, too.

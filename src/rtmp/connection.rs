@@ -53,7 +53,7 @@ impl Connection {
     ///
     /// # Errors
     /// When the connection cannot go on. Events and output from before the error can still be polled; the same error comes
-    /// back from then on.
+    /// back from then on, or that of an earlier message which had to wait for an answer.
     pub fn handle_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
@@ -168,9 +168,12 @@ impl Connection {
         }
     }
 
+    /// Of two faults the first in the connection counts: one that waits behind a question is found after what follows it.
     fn remember(&mut self, result: Result<(), Error>) {
-        if let Err(error) = result {
-            self.failure.get_or_insert(error);
+        if let Err(error) = result
+            && self.failure.as_ref().is_none_or(|failure| error.at() < failure.at())
+        {
+            self.failure = Some(error);
         }
     }
 }

@@ -57,6 +57,16 @@ pub enum Violation {
     },
 }
 
+impl Error {
+    /// Bytes received before.
+    pub(super) fn at(&self) -> u64 {
+        match self {
+            Self::NotRtmp { .. } => 0,
+            Self::Protocol { at, .. } | Self::Limit { at, .. } | Self::HostileCommand { at, .. } => *at,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
