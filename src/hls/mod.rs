@@ -13,6 +13,7 @@
 //! ```
 
 mod date_range;
+mod leaving;
 mod media_playlist;
 mod multivariant;
 mod object;

@@ -14,14 +14,11 @@ use crate::codec::{Captions, Configuration};
 use crate::media::{Epoch, Event, TrackId};
 
 use super::date_range::DateRanges;
+use super::leaving::{Departed, Leaving};
 use super::media_playlist::{MediaPlaylist, Removed, Window};
 use super::multivariant::{Choice, Measured, Multivariant};
 use super::object::Object;
 use super::resumed::{self, Resumed};
-
-/// The most segments of a rendition that stay behind its playlist. In real time there are hardly more than a playlist lists;
-/// media that comes much faster would fill the disk, and nobody watches it at that pace.
-const MOST_LEAVING: usize = 1_024;
 
 /// How much of the leading rendition is listed before the multivariant playlist goes out without a rendition that was
 /// announced and has nothing to list yet, in microseconds.
@@ -37,8 +34,7 @@ pub struct Presentation {
     epochs: VecDeque<Epoch>,
     date_ranges: DateRanges,
     multivariant: Option<Multivariant>,
-    /// What left a playlist, in the order in which it may be deleted.
-    leaving: VecDeque<Leaving>,
+    leaving: Leaving,
     is_ended: bool,
     /// After a restart: by number, what some rendition lists and others may lack, as its duration in microseconds and
     /// whether it is behind a discontinuity.
@@ -72,18 +68,6 @@ struct PutHeader {
     /// RFC 6381; not known of some headers of a former process.
     codec: Option<String>,
     body: Bytes,
-}
-
-#[derive(Debug)]
-struct Leaving {
-    track: TrackId,
-    number: u64,
-    /// The header that it needs.
-    header: u32,
-    /// There may be a file.
-    may_exist: bool,
-    /// On the monotonic clock.
-    due: Duration,
 }
 
 impl Rendition {
@@ -159,7 +143,7 @@ impl Presentation {
             epochs: VecDeque::new(),
             date_ranges: DateRanges::default(),
             multivariant: None,
-            leaving: VecDeque::new(),
+            leaving: Leaving::default(),
             is_ended: false,
             listed_before: BTreeMap::new(),
             lost: Vec::new(),
@@ -182,17 +166,9 @@ impl Presentation {
             let taken = Rendition::resume(rendition, window, resumed.target_duration_s, gone_before);
             // How long they have been leaving is not known: they stay for the whole time once more.
             let keep_for = Duration::from_micros(taken.listed_us) + Duration::from_secs(resumed.target_duration_s);
-            presentation.leaving.extend(rendition.removed.iter().map(|number| Leaving {
-                track: taken.track,
-                number: *number,
-                // Which one it was is not known: all are kept as long.
-                header: 0,
-                may_exist: true,
-                due: now + keep_for,
-            }));
+            presentation.leaving.resume(taken.track, &rendition.removed, now + keep_for);
             presentation.renditions.push(taken);
         }
-        presentation.leaving.make_contiguous().sort_by_key(|leaving| leaving.due);
         presentation.renditions.sort_by_key(|rendition| rendition.track);
         presentation
     }
@@ -285,7 +261,7 @@ impl Presentation {
             self.listed_before.pop_first();
         }
         removed.extend(playlist.push(segment, program_date_time_us));
-        self.leave(track, removed, now);
+        self.leaving.add(track, removed, now);
         self.forget_date_ranges();
         self.put_media_playlist(track);
         self.refresh_multivariant();
@@ -305,7 +281,7 @@ impl Presentation {
             let track = rendition.track;
             if let Some(playlist) = &mut rendition.playlist {
                 let removed = playlist.end(gone_before);
-                self.leave(track, removed, now);
+                self.leaving.add(track, removed, now);
                 self.put_media_playlist(track);
             }
         }
@@ -314,21 +290,14 @@ impl Presentation {
 
     /// Deletes what may be deleted by now.
     pub fn handle_time(&mut self, now: Duration) {
-        let most = MOST_LEAVING * self.renditions.len().max(1);
-        while let Some(leaving) = self.next_to_delete(now, most) {
-            let Leaving { track, number, may_exist, .. } = leaving;
+        while let Some(departed) = self.leaving.next(now, self.renditions.len()) {
+            let Departed { track, number, may_exist, .. } = departed;
             if may_exist {
                 let key = self.key(Object::Segment(track, number));
                 self.actions.push_back(Action::Delete { key });
             }
             self.delete_unused_headers(track);
         }
-    }
-
-    /// The next segment whose time is over, or that is one too many.
-    fn next_to_delete(&mut self, now: Duration, most: usize) -> Option<Leaving> {
-        let is_full = self.leaving.len() > most;
-        self.leaving.pop_front_if(|leaving| leaving.due <= now || is_full)
     }
 
     /// A segment that was to be put is not there: it becomes a gap.
@@ -377,7 +346,7 @@ impl Presentation {
 
     /// When the next object may be deleted, on the monotonic clock.
     pub fn deadline(&self) -> Option<Duration> {
-        self.leaving.front().map(|leaving| leaving.due)
+        self.leaving.deadline()
     }
 
     /// The next action; drain them after each input.
@@ -411,19 +380,6 @@ impl Presentation {
         if let Some(first_us) = playlists.filter_map(MediaPlaylist::start_date_time_us).min() {
             self.date_ranges.forget_before(first_us);
         }
-    }
-
-    /// Remembers when what left a playlist may be deleted.
-    fn leave(&mut self, track: TrackId, removed: Vec<Removed>, now: Duration) {
-        let leaving = |Removed { segment, keep_for }| Leaving {
-            track,
-            number: segment.number,
-            header: segment.header,
-            // A gap may be a file that was there but not yet listed, or could not be written whole.
-            may_exist: !segment.is_gap || segment.bytes > 0,
-            due: now + keep_for,
-        };
-        self.leaving.extend(removed.into_iter().map(leaving));
     }
 
     fn put_media_playlist(&mut self, track: TrackId) {
@@ -477,11 +433,10 @@ impl Presentation {
 
     /// Deletes a track's headers that neither a listed nor a leaving segment needs.
     fn delete_unused_headers(&mut self, track: TrackId) {
-        let needed =
-            self.leaving.iter().find(|leaving| leaving.track == track).map(|leaving| leaving.header).or_else(|| {
-                let rendition = self.renditions.iter().find(|rendition| rendition.track == track)?;
-                rendition.playlist.as_ref()?.first().map(|first| first.header)
-            });
+        let needed = self.leaving.oldest_header(track).or_else(|| {
+            let rendition = self.renditions.iter().find(|rendition| rendition.track == track)?;
+            rendition.playlist.as_ref()?.first().map(|first| first.header)
+        });
         let Some(needed) = needed else { return };
         loop {
             let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.track == track) else { return };

@@ -1,0 +1,72 @@
+//! Segments that left their playlists and stay for those who hold an older one (RFC 8216bis 6.2.2).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::media::TrackId;
+
+use super::media_playlist::Removed;
+
+/// The most segments of a rendition that stay behind its playlist. In real time there are hardly more than a playlist lists;
+/// media that comes much faster would fill the disk, and nobody watches it at that pace.
+const MOST_PER_RENDITION: usize = 1_024;
+
+/// What left the playlists of a broadcast, in the order in which it may be deleted.
+#[derive(Debug, Default)]
+pub(super) struct Leaving(VecDeque<Departed>);
+
+/// A segment that left its playlist.
+#[derive(Debug)]
+pub(super) struct Departed {
+    pub(super) track: TrackId,
+    pub(super) number: u64,
+    /// The header that it needs.
+    header: u32,
+    /// There may be a file.
+    pub(super) may_exist: bool,
+    /// On the monotonic clock.
+    due: Duration,
+}
+
+impl Leaving {
+    /// Takes what has just left a playlist.
+    pub(super) fn add(&mut self, track: TrackId, removed: Vec<Removed>, now: Duration) {
+        self.0.extend(removed.into_iter().map(|Removed { segment, keep_for }| Departed {
+            track,
+            number: segment.number,
+            header: segment.header,
+            // A gap may be a file that was there but not yet listed, or could not be written whole.
+            may_exist: !segment.is_gap || segment.bytes > 0,
+            due: now + keep_for,
+        }));
+    }
+
+    /// Takes what left a playlist of a former process.
+    pub(super) fn resume(&mut self, track: TrackId, numbers: &[u64], due: Duration) {
+        self.0.extend(numbers.iter().map(|number| Departed {
+            track,
+            number: *number,
+            // Which one it was is not known: all are kept as long.
+            header: 0,
+            may_exist: true,
+            due,
+        }));
+        self.0.make_contiguous().sort_by_key(|departed| departed.due);
+    }
+
+    /// The next segment whose time is over, or that is one too many for so many renditions.
+    pub(super) fn next(&mut self, now: Duration, renditions: usize) -> Option<Departed> {
+        let is_full = self.0.len() > MOST_PER_RENDITION * renditions.max(1);
+        self.0.pop_front_if(|departed| departed.due <= now || is_full)
+    }
+
+    /// When the next segment may be deleted, on the monotonic clock.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.0.front().map(|departed| departed.due)
+    }
+
+    /// The oldest header that a segment of the track still needs.
+    pub(super) fn oldest_header(&self, track: TrackId) -> Option<u32> {
+        self.0.iter().find(|departed| departed.track == track).map(|departed| departed.header)
+    }
+}
