@@ -1,12 +1,14 @@
 //! H.264: the decoder configuration record here, access units in `access_unit`.
 
 mod access_unit;
+mod parameter_sets;
 
 use bytes::{Bytes, BytesMut};
 use h264_reader::nal::sps::{SeqParameterSet, TimingInfo, VideoSignalType};
 use h264_reader::rbsp::{BitReader, decode_nal};
 
 pub use self::access_unit::{AccessUnit, inspect};
+use super::nal::Units;
 pub use super::nal::normalise;
 use super::{Colour, Error, FrameRate, Light, Picture, check_length};
 
@@ -36,9 +38,9 @@ impl Configuration {
             return Err(Error::Invalid { field: "NAL unit length size", value: 3 });
         }
         let mut sets = sets;
-        let first_sps = parameter_sets(&mut sets, sps_count & 0b1_1111)?.ok_or(Error::Missing("SPS"))?;
+        let first_sps = take_sets(&mut sets, sps_count & 0b1_1111)?.next().ok_or(Error::Missing("SPS"))?;
         let pps_count = sets.split_off_first().copied().ok_or(Error::CutShort("decoder configuration record"))?;
-        parameter_sets(&mut sets, pps_count)?.ok_or(Error::Missing("PPS"))?;
+        take_sets(&mut sets, pps_count)?.next().ok_or(Error::Missing("PPS"))?;
         let sps = read_sps(first_sps)?;
         let (width, height) = dimensions(&sps)?;
         let vui = sps.vui_parameters.as_ref();
@@ -99,20 +101,17 @@ impl Configuration {
     }
 }
 
-/// Takes `count` length-prefixed parameter sets off `rest` and returns the first that is not empty.
-fn parameter_sets<'a>(rest: &mut &'a [u8], count: u8) -> Result<Option<&'a [u8]>, Error> {
-    let mut first = None;
+/// Takes `count` length-prefixed parameter sets off `rest`; the empty ones are passed over.
+fn take_sets<'a>(rest: &mut &'a [u8], count: u8) -> Result<impl Iterator<Item = &'a [u8]> + use<'a>, Error> {
+    let whole = *rest;
     for _ in 0..count {
         let (length, after) = rest.split_first_chunk().ok_or(Error::CutShort("decoder configuration record"))?;
-        let (set, after) = after
-            .split_at_checked(u16::from_be_bytes(*length).into())
-            .ok_or(Error::CutShort("decoder configuration record"))?;
-        *rest = after;
-        if !set.is_empty() {
-            first = first.or(Some(set));
-        }
+        *rest =
+            after.get(u16::from_be_bytes(*length).into()..).ok_or(Error::CutShort("decoder configuration record"))?;
     }
-    Ok(first)
+    // The lengths are as those of NAL units of 2 bytes.
+    let sets = Units::new(&whole[..whole.len() - rest.len()], 2).filter_map(Result::ok);
+    Ok(sets.filter(|set| !set.is_empty()))
 }
 
 fn read_sps(unit: &[u8]) -> Result<SeqParameterSet, Error> {
@@ -120,7 +119,7 @@ fn read_sps(unit: &[u8]) -> Result<SeqParameterSet, Error> {
     let end = unit.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     let unit = &unit[..end];
     match unit.first() {
-        Some(header) if header & 0b1_1111 == SPS => {}
+        Some(header) if header & 0b1_1111 == access_unit::SPS => {}
         _ => return Err(Error::Missing("SPS")),
     }
     let rbsp = decode_nal(unit).map_err(|_| Error::UnreadableParameterSet)?;
@@ -171,8 +170,6 @@ fn with_four_byte_lengths(record: &Bytes) -> Bytes {
     normal[4] |= 0b11;
     normal.freeze()
 }
-
-const SPS: u8 = 7;
 
 /// Macroblocks in a row or column of a picture that we believe: 65 536 pixels.
 const MOST_MACROBLOCKS: u32 = 4096;

@@ -15,6 +15,8 @@ pub struct Frame {
     pub samples: Option<u32>,
     /// A picture: the captions in it.
     pub captions: Captions,
+    /// The configuration from this picture on, where parameter sets in it make it another one.
+    pub configuration: Option<Box<Configuration>>,
     /// The bytes, as CMAF wants them.
     pub data: Bytes,
 }
@@ -28,28 +30,45 @@ impl Configuration {
     pub fn inspect(&self, data: Bytes, is_called_key: bool) -> Result<Option<Frame>, Error> {
         let captions = Captions::default();
         let sound = |samples| {
-            Some(Frame { is_sync: true, is_open_gop: false, samples: Some(samples), captions, data: data.clone() })
+            Some(Frame {
+                is_sync: true,
+                is_open_gop: false,
+                samples: Some(samples),
+                captions,
+                configuration: None,
+                data: data.clone(),
+            })
         };
         match self {
-            Self::Avc(configuration) => {
-                let lengths = configuration.nal_length_size();
+            Self::Avc(current) => {
+                let lengths = current.nal_length_size();
                 let unit = avc::inspect(&data, lengths)?;
+                // An I picture of an open GOP may be called nothing.
+                let is_sync = unit.has_idr || is_called_key || unit.recovery_frame_count == Some(0);
+                // Between sync samples there is no place for another header; decoders find the sets where they are.
+                let next =
+                    if unit.has_parameter_set && is_sync { current.with_sets_of(&data).unwrap_or(None) } else { None };
                 Ok(unit.has_slice.then(|| Frame {
-                    is_sync: unit.has_idr || is_called_key,
-                    is_open_gop: is_called_key && !unit.has_idr,
+                    is_sync,
+                    is_open_gop: is_sync && !unit.has_idr,
                     samples: None,
                     captions: unit.captions,
                     data: if lengths == 4 && !unit.has_empty_unit { data } else { nal::normalise(&data, lengths) },
+                    configuration: next.map(|next| Box::new(Self::Avc(next))),
                 }))
             }
-            Self::Hevc(configuration) => {
-                let lengths = configuration.nal_length_size();
+            Self::Hevc(current) => {
+                let lengths = current.nal_length_size();
                 let unit = hevc::inspect(&data, lengths)?;
+                let is_sync = unit.has_clean_start || unit.has_cra || is_called_key;
+                let next =
+                    if unit.has_parameter_set && is_sync { current.with_sets_of(&data).unwrap_or(None) } else { None };
                 Ok(unit.has_slice.then(|| Frame {
-                    is_sync: unit.has_clean_start || unit.has_cra || is_called_key,
-                    is_open_gop: (unit.has_cra || is_called_key) && !unit.has_clean_start,
+                    is_sync,
+                    is_open_gop: is_sync && !unit.has_clean_start,
                     samples: None,
                     captions: unit.captions,
+                    configuration: next.map(|next| Box::new(Self::Hevc(next))),
                     data: if lengths == 4 && !unit.has_empty_unit { data } else { nal::normalise(&data, lengths) },
                 }))
             }
@@ -60,12 +79,20 @@ impl Configuration {
                     is_open_gop: false,
                     samples: None,
                     captions: unit.captions,
+                    configuration: None,
                     data: av1::normalise(&data),
                 }))
             }
             Self::Vp9(_) => {
                 let is_key = vp9::is_key(&data)?;
-                Ok(Some(Frame { is_sync: is_key, is_open_gop: false, samples: None, captions, data }))
+                Ok(Some(Frame {
+                    is_sync: is_key,
+                    is_open_gop: false,
+                    samples: None,
+                    captions,
+                    configuration: None,
+                    data,
+                }))
             }
             Self::Aac(configuration) => Ok(sound(configuration.samples_per_frame())),
             Self::Mp3(configuration) => Ok(sound(configuration.samples_per_frame())),

@@ -1,6 +1,7 @@
 //! H.265: the decoder configuration record and access units here, the sequence parameter set in `sps`,
 //! what stands beside it in `sei`.
 
+mod parameter_sets;
 mod sei;
 mod sps;
 
@@ -63,7 +64,7 @@ impl Configuration {
                 }
             }
         }
-        let mut picture = sps::picture(sps.ok_or(Error::Missing("SPS"))?)?;
+        let mut picture = sps::read(sps.ok_or(Error::Missing("SPS"))?)?.picture;
         if !has_pps {
             return Err(Error::Missing("PPS"));
         }
@@ -133,6 +134,8 @@ pub struct AccessUnit {
     pub has_cra: bool,
     /// It holds a unit of no bytes (or padding at the end), which `normalise` takes out.
     pub has_empty_unit: bool,
+    /// It holds a VPS, SPS or PPS, which an `hvc1` track has in its header.
+    pub has_parameter_set: bool,
     /// The captions in its SEI.
     pub captions: Captions,
 }
@@ -159,6 +162,7 @@ pub fn inspect(data: &[u8], nal_length_size: u8) -> Result<AccessUnit, Error> {
                 found.has_cra = true;
             }
             0..VPS => found.has_slice = true,
+            VPS..=PPS => found.has_parameter_set = true,
             PREFIX_SEI => found.captions |= sei::captions(unit),
             _ => {}
         }
@@ -231,7 +235,10 @@ mod tests {
         // A delimiter and a trailing picture; IDR_W_RADL behind parameter sets; CRA; BLA_N_LP; an SEI alone.
         assert_eq!(inspect(&hex("00000002 4601 00000003 0201d0"), 4), Ok(picture));
         let idr = AccessUnit { has_clean_start: true, ..picture };
-        assert_eq!(inspect(&hex("00000002 4001 00000002 4201 00000002 4401 00000003 2801af"), 4), Ok(idr));
+        assert_eq!(
+            inspect(&hex("00000002 4001 00000002 4201 00000002 4401 00000003 2801af"), 4),
+            Ok(AccessUnit { has_parameter_set: true, ..idr })
+        );
         assert_eq!(inspect(&hex("00000003 2a01af"), 4), Ok(AccessUnit { has_cra: true, ..picture }));
         assert_eq!(inspect(&hex("0003 2401af 0000"), 2), Ok(AccessUnit { has_empty_unit: true, ..idr }));
         assert_eq!(inspect(&hex("00000003 4e0105"), 4), Ok(AccessUnit::default()));

@@ -21,6 +21,38 @@ pub fn normalise(data: &Bytes, nal_length_size: u8) -> Bytes {
     normal.freeze()
 }
 
+/// A parameter set without the zero bytes that may follow its stop bit.
+pub(super) fn trimmed(set: &[u8]) -> &[u8] {
+    &set[..set.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)]
+}
+
+/// Puts a parameter set among `sets`, in the place of the one with its kind and id if there is one. Whether that changes
+/// anything.
+pub(super) fn merge<'a>(sets: &mut Sets<'a>, key: (u8, u32), set: &'a [u8]) -> bool {
+    match sets.iter_mut().find(|(other, _)| *other == key) {
+        Some((_, known)) if trimmed(known) == trimmed(set) => false,
+        Some((_, known)) => {
+            *known = set;
+            true
+        }
+        None => {
+            sets.push((key, set));
+            true
+        }
+    }
+}
+
+/// Appends a parameter set to a decoder configuration record.
+pub(super) fn put_set(record: &mut BytesMut, set: &[u8]) -> Result<(), Error> {
+    let length = u16::try_from(set.len());
+    record.put_u16(length.map_err(|_| Error::Invalid { field: "parameter set length", value: set.len() as u64 })?);
+    record.put_slice(set);
+    Ok(())
+}
+
+/// Parameter sets by their kind and id.
+pub(super) type Sets<'a> = Vec<((u8, u32), &'a [u8])>;
+
 /// The NAL units of an access unit in the length-prefixed form of ISO/IEC 14496-15 §5.3.2. A run of fewer zero bytes than a
 /// length has, at the very end, counts as an empty unit.
 pub(super) struct Units<'a> {

@@ -13,6 +13,7 @@ mod coding;
 mod data;
 mod dropped;
 mod error;
+mod placeable;
 mod timeline;
 mod track;
 
@@ -29,6 +30,7 @@ use crate::media::{Cause, Epoch, Event, EventBody, Item, Moment, Sample, Track, 
 pub use self::dropped::Dropped;
 pub use self::error::Error;
 use coding::SequenceStart;
+use placeable::PlaceableFrame;
 
 use timeline::{MARGIN_MS, Timeline};
 use track::TrackState;
@@ -90,20 +92,6 @@ struct Gathering {
     span_ms: i64,
     /// Something of a video track was seen, if nothing that decoding can start with.
     seen_video: bool,
-}
-
-/// A coded frame before it has a place on the timeline.
-#[derive(Debug)]
-struct PlaceableFrame {
-    track: TrackId,
-    timestamp: u32,
-    composition_ms: i32,
-    is_sync: bool,
-    is_open_gop: bool,
-    /// Of sound.
-    samples: Option<u32>,
-    data: Bytes,
-    received_at: Moment,
 }
 
 impl Remuxer {
@@ -197,7 +185,7 @@ impl Remuxer {
                 }
                 track.is_started = true;
                 track.captions |= frame.captions;
-                self.handle_frame(placeable(frame, id, timestamp, composition_ms, received_at))
+                self.handle_frame(PlaceableFrame::new(frame, id, timestamp, composition_ms, received_at))
             }
             VideoPacket::SequenceEnd => Ok(()),
         }
@@ -215,7 +203,7 @@ impl Remuxer {
             AudioPacket::CodedFrames(data) => {
                 self.saw(timestamp, id.kind);
                 match self.inspect(position, tag.codec, data, true)? {
-                    Some(frame) => self.handle_frame(placeable(frame, id, timestamp, 0, received_at)),
+                    Some(frame) => self.handle_frame(PlaceableFrame::new(frame, id, timestamp, 0, received_at)),
                     None => self.check_gathered(),
                 }
             }
@@ -269,8 +257,16 @@ impl Remuxer {
 
     fn start_sequence(&mut self, position: usize, codec: FourCc, record: Bytes) -> Result<(), Error> {
         let track = &mut self.tracks[position];
+        // The same again changes nothing, even where the pictures have said something else since.
+        if track.codec == codec && track.record.as_ref() == Some(&record) {
+            return Ok(());
+        }
+        let copy = Bytes::copy_from_slice(&record);
         match coding::sequence_start(codec, record) {
-            Ok(SequenceStart::Configuration(configuration)) => self.configure(position, codec, configuration),
+            Ok(SequenceStart::Configuration(configuration)) => {
+                track.record = Some(copy);
+                self.configure(position, codec, configuration);
+            }
             Ok(SequenceStart::Vp9(record)) => track.vp9_record = Some(record),
             Ok(SequenceStart::InBand) => {}
             Err(error) => return Err(Error::BadConfiguration { track: track.id, error }),
@@ -312,9 +308,14 @@ impl Remuxer {
             self.dropped.before_configuration += 1;
             return Ok(None);
         };
-        let frame = configuration.inspect(data, is_key).map_err(bad_frame)?;
-        if frame.is_none() {
-            self.dropped.empty += 1;
+        let mut frame = configuration.inspect(data, is_key).map_err(bad_frame)?;
+        match &mut frame {
+            Some(frame) => {
+                if let Some(next) = frame.configuration.take() {
+                    self.configure(position, codec, *next);
+                }
+            }
+            None => self.dropped.empty += 1,
         }
         Ok(frame)
     }
@@ -463,12 +464,6 @@ impl Remuxer {
         };
         self.items.push_back(Item::Sample(frame.track, sample));
     }
-}
-
-/// A frame of a track with its times.
-fn placeable(frame: Frame, track: TrackId, timestamp: u32, composition_ms: i32, received_at: Moment) -> PlaceableFrame {
-    let Frame { is_sync, is_open_gop, samples, captions: _, data } = frame;
-    PlaceableFrame { track, timestamp, composition_ms, is_sync, is_open_gop, samples, data, received_at }
 }
 
 /// The epoch whose first frame is at `output_ms`. It begins half a margin earlier, for a track that starts a little before.

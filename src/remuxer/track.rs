@@ -1,5 +1,7 @@
 //! One track's clock: output milliseconds become decode times that always go forward and durations that are exact.
 
+use bytes::Bytes;
+
 use crate::codec::{Captions, Configuration, Light, vp9};
 use crate::flv::FourCc;
 use crate::media::{Timescale, TrackId};
@@ -31,6 +33,8 @@ pub(super) struct TrackState {
     /// The codec is none that is carried: nothing of the track is.
     pub(super) is_refused: bool,
     pub(super) configuration: Option<Configuration>,
+    /// The last sequence header, as it came.
+    pub(super) record: Option<Bytes>,
     /// Half of a VP9 configuration; the other half stands in the key frames.
     pub(super) vp9_record: Option<vp9::Record>,
     /// What the publisher says beside the codec, and what of it the packager knows.
@@ -71,6 +75,7 @@ impl TrackState {
             codec,
             is_refused: false,
             configuration: None,
+            record: None,
             vp9_record: None,
             light: Light::default(),
             announced_light: Light::default(),

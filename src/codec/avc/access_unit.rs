@@ -62,7 +62,7 @@ pub fn inspect(data: &[u8], nal_length_size: u8) -> Result<AccessUnit, Error> {
 }
 
 /// `ue(v)` (H.264 §9.1) at the start of `bytes`.
-fn unsigned_exp_golomb(bytes: impl Iterator<Item = u8>) -> Option<u32> {
+pub(super) fn unsigned_exp_golomb(bytes: impl Iterator<Item = u8>) -> Option<u32> {
     let mut bits = bytes.flat_map(|byte| (0..8).rev().map(move |shift| u32::from(byte >> shift & 1)));
     let zeros = bits.by_ref().take(32).position(|bit| bit == 1)?;
     let mut value = 1_u32;
@@ -74,8 +74,8 @@ fn unsigned_exp_golomb(bytes: impl Iterator<Item = u8>) -> Option<u32> {
 
 const IDR_SLICE: u8 = 5;
 const SEI: u8 = 6;
-const SPS: u8 = 7;
-const PPS: u8 = 8;
+pub(super) const SPS: u8 = 7;
+pub(super) const PPS: u8 = 8;
 
 /// The recovery point message's payload type.
 const RECOVERY_POINT: usize = 6;

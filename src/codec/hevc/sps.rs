@@ -4,8 +4,21 @@ use crate::codec::bits::Bits;
 use crate::codec::nal::WithoutEmulation;
 use crate::codec::{Colour, Error, Light, Picture};
 
+/// What a sequence parameter set says, as far as it concerns us.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sps {
+    pub(super) id: u32,
+    /// From `general_profile_space` to `general_level_idc`, as in the decoder configuration record.
+    pub(super) general: [u8; 12],
+    /// `chroma_format_idc`, 0 to 3.
+    pub(super) chroma_format: u8,
+    /// Of luma and chroma, minus 8.
+    pub(super) bit_depths: [u8; 2],
+    pub(super) picture: Picture,
+}
+
 /// Reads a sequence parameter set NAL unit.
-pub(super) fn picture(unit: &[u8]) -> Result<Picture, Error> {
+pub(super) fn read(unit: &[u8]) -> Result<Sps, Error> {
     let rbsp: Vec<u8> = WithoutEmulation::new(unit).take(MOST_BYTES).collect();
     let mut bits = Bits::new(&rbsp, "SPS");
     let header = bits.read(16)?;
@@ -16,7 +29,8 @@ pub(super) fn picture(unit: &[u8]) -> Result<Picture, Error> {
     let sub_layers = bits.read(3)?;
     let _temporal_id_nesting = bits.flag()?;
     bits.profile_tier_level(sub_layers)?;
-    let _id = bits.unsigned_exp_golomb()?;
+    let general = *rbsp[3..].first_chunk().ok_or(Error::CutShort("SPS"))?;
+    let id = bits.unsigned_exp_golomb()?;
     let chroma_format = bits.unsigned_exp_golomb()?;
     if chroma_format > 3 {
         return Err(Error::Invalid { field: "chroma format", value: chroma_format.into() });
@@ -40,8 +54,12 @@ pub(super) fn picture(unit: &[u8]) -> Result<Picture, Error> {
         height: cropped("picture height", coded_height, unit_height, top, bottom)?,
         ..Picture::default()
     };
+    let mut depth = || Ok(u8::try_from(bits.at_most("bit depth above 8", 8)?).expect("at most 8"));
+    let bit_depths = [depth()?, depth()?];
     // A size is all that cannot be done without.
-    Ok(bits.rest(picture, sub_layers, chroma_format, has_separate_planes).unwrap_or(picture))
+    let picture = bits.rest(picture, sub_layers, chroma_format, has_separate_planes).unwrap_or(picture);
+    let chroma_format = u8::try_from(chroma_format).expect("at most 3");
+    Ok(Sps { id, general, chroma_format, bit_depths, picture })
 }
 
 /// §7.4.3.2.1: the conformance window counts in chroma samples.
@@ -71,7 +89,7 @@ impl Bits<'_> {
         Ok(())
     }
 
-    /// From the bit depths to the end of the VUI's colours.
+    /// From what is behind the bit depths to the end of the VUI's colours.
     fn rest(
         &mut self,
         picture: Picture,
@@ -79,7 +97,6 @@ impl Bits<'_> {
         chroma_format: u32,
         has_separate_planes: bool,
     ) -> Result<Picture, Error> {
-        let _bit_depths = (self.unsigned_exp_golomb()?, self.unsigned_exp_golomb()?);
         let order_count_bits = self.unsigned_exp_golomb()? + 4;
         let all_layers = self.flag()?;
         for _ in 0..if all_layers { sub_layers + 1 } else { 1 } {
@@ -230,13 +247,15 @@ mod tests {
 
     #[test]
     fn size_shape_and_colours_are_found_behind_reference_sets() {
-        let found = picture(&hex(HDR10_SPS)).unwrap();
+        let sps = read(&hex(HDR10_SPS)).unwrap();
+        assert_eq!((sps.id, sps.chroma_format, sps.bit_depths), (0, 1, [2, 2]));
+        let found = sps.picture;
         assert_eq!((found.width, found.height), (322, 182));
         assert_eq!(found.pixel_aspect_ratio, Some((4, 3)));
         let colour = Colour { primaries: 9, transfer: 16, matrix: 9, is_full_range: false };
         assert_eq!(found.light.colour, Some(colour));
         // Without its end the size remains.
-        let cut = picture(&hex(HDR10_SPS)[..26]).unwrap();
+        let cut = read(&hex(HDR10_SPS)[..26]).unwrap().picture;
         assert_eq!((cut.width, cut.height, cut.light), (322, 182, Light::default()));
     }
 }
