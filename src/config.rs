@@ -60,6 +60,8 @@ options! {
     "track-wait" => track_wait: TrackWait, "TIME" = "1s";
     /// How long a broadcast stays open for a publisher that vanished, in seconds.
     "grace" => grace: Grace, "TIME" = "30s";
+    /// Whether a second publisher of a live name may take it over: with the same key, or when the first has fallen silent.
+    "on-duplicate" => on_duplicate: OnDuplicate, "RULE" = "takeover";
     /// Write so that what is listed outlives a loss of power too; costs two syncs a file.
     "durable" => durable: Switch, "BOOL" = "false";
     /// How much later a publisher's bytes may be read so that more come at once; 0 reads whenever bytes come.
@@ -542,6 +544,29 @@ impl Value for Window {
             Self::MOST_SEGMENTS,
             Seconds(Self::LONGEST)
         )
+    }
+}
+
+/// What becomes of a second publisher of a live name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnDuplicate {
+    /// It goes on with the broadcast if it has the credential of the first, or if the first has been silent for 3 s.
+    Takeover,
+    /// It is refused.
+    Reject,
+}
+
+impl Value for OnDuplicate {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "takeover" => Some(Self::Takeover),
+            "reject" => Some(Self::Reject),
+            _ => None,
+        }
+    }
+
+    fn allowed() -> String {
+        "takeover or reject".to_owned()
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Context;
 use super::clock::Clock;
-use super::registry::{Claim, Offer};
+use super::registry::{Claim, Offer, Request};
 use super::stop::Stop;
 use super::writer::Writer;
 use crate::action::StreamName;
@@ -224,6 +224,19 @@ pub(super) async fn keep(mut broadcast: Box<Broadcast>, claim: Claim<Box<Broadca
         }
     }
     end(broadcast, offer, stop).await;
+}
+
+/// Hands a broadcast to the publisher who has taken its name.
+pub(super) async fn give_way(
+    broadcast: Box<Broadcast>,
+    claim: Claim<Box<Broadcast>>,
+    to: Request<Box<Broadcast>>,
+    stop: Stop,
+) {
+    if let Err(Some(broadcast)) = to.answer(Some(broadcast)) {
+        // He is gone again, and the name with him.
+        end(broadcast, claim.offer(), stop).await;
+    }
 }
 
 /// Ends a broadcast, and frees its name once everything is written. What remains to be done later is done elsewhere.

@@ -42,7 +42,7 @@ mod writer;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -77,15 +77,9 @@ pub struct Server {
     rtmps: Option<(TcpListener, Arc<Identity>)>,
     http: Option<TcpListener>,
     door: Door,
-    keys: Option<PathBuf>,
-    limits: Limits,
-    out: Arc<Path>,
-    /// Nobody else writes to `out`.
+    /// Nobody else writes to the output folder.
     lock: folder::Lock,
-    settings: Settings,
-    grace: Duration,
-    ingest_delay: Duration,
-    durability: Durability,
+    config: Config,
 }
 
 /// What to do when a port is taken.
@@ -124,20 +118,7 @@ impl Server {
             ),
             None => None,
         };
-        Ok(Self {
-            rtmp,
-            rtmps,
-            http,
-            door: Door::new(config)?,
-            keys: config.keys.0.clone(),
-            limits: Limits::from(config),
-            out: out.as_path().into(),
-            lock,
-            settings: Settings::from(config),
-            grace: config.grace.0,
-            ingest_delay: config.ingest_delay.0,
-            durability: Durability::from(config),
-        })
+        Ok(Self { rtmp, rtmps, http, door: Door::new(config)?, lock, config: config.clone() })
     }
 
     /// Where broadcasters connect.
@@ -190,24 +171,22 @@ impl Server {
         }
 
         let (stopper, stop_word) = stop::stop();
-        let (door, gate) = (Arc::new(self.door), Gate::new(self.limits));
-        let mut context =
-            Context::new(Arc::clone(&self.out), self.settings, self.grace, self.ingest_delay, Arc::clone(&door), gate);
-        context.make_store = make_store(Arc::clone(&self.out), self.durability);
-        let context = Arc::new(context);
-        let _keys = self.keys.as_deref().and_then(|file| door.watch_keys(file));
+        let door = Arc::new(self.door);
+        let context = Arc::new(Context::new(&self.config, Arc::clone(&door)));
+        let _keys = self.config.keys.0.as_deref().and_then(|file| door.watch_keys(file));
         let _identity = self.rtmps.as_ref().map(|(_, identity)| identity.watch());
         let rtmps = match self.rtmps {
             Some((listener, identity)) => Some((listener, identity.acceptor()?)),
             None => None,
         };
+        let out: Arc<Path> = self.config.out.0.as_path().into();
         // Viewers find everything on the disk after the stop too: nobody waits for their connections.
         let _viewers =
-            self.http.map(|http| AbortOnDrop::spawn(http::serve(http, Arc::clone(&self.out), Arc::clone(&context))));
+            self.http.map(|http| AbortOnDrop::spawn(http::serve(http, Arc::clone(&out), Arc::clone(&context))));
         // Held until everything is written.
         let _lock = self.lock;
         let mut tasks = JoinSet::new();
-        recovery::recover(self.out, &context, &mut tasks, &stop_word).await;
+        recovery::recover(out, &context, &mut tasks, &stop_word).await;
         let broadcasters = listener::serve(self.rtmp, rtmps, tasks, context, stop_word);
         tokio::pin!(broadcasters);
         tokio::select! {
@@ -245,24 +224,18 @@ struct Context {
 }
 
 impl Context {
-    /// For publishers who write below `out`.
-    fn new(
-        out: Arc<Path>,
-        settings: Settings,
-        grace: Duration,
-        ingest_delay: Duration,
-        door: Arc<Door>,
-        gate: Arc<Gate>,
-    ) -> Self {
+    /// As the operator wants it.
+    fn new(config: &Config, door: Arc<Door>) -> Self {
+        let ingest_delay = config.ingest_delay.0;
         Self {
             clock: Clock::start(),
-            registry: Registry::new(),
-            make_store: make_store(out, Durability::Process),
+            registry: Registry::new(config.on_duplicate),
+            make_store: make_store(config.out.0.as_path().into(), Durability::from(config)),
             work: WorkQueue::start(),
-            settings,
+            settings: Settings::from(config),
             door,
-            gate,
-            grace,
+            gate: Gate::new(Limits::from(config)),
+            grace: config.grace.0,
             beat: (!ingest_delay.is_zero()).then(|| Beat::start(ingest_delay)),
             last_began_ms: AtomicU64::new(0),
         }

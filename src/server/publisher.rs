@@ -20,7 +20,7 @@ use super::Context;
 use super::auth::{Grant, Wish};
 use super::broadcast::{self, Broadcast};
 use super::limits::{Admission, Bitrate, Configurations, Reached};
-use super::registry::{Claim, Taken};
+use super::registry::{Claim, Request, Taken};
 use super::socket::Pace;
 use super::stop::Stop;
 use super::wire::{MOST_UNSENT_BYTES, Wire};
@@ -52,8 +52,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Pace + Unpin>(
 ) {
     let mut session = Session::new(socket, peer, &context, admission.arrived);
     let ending = session.run(&mut stop).await;
-    if let Ending::Limit(reached) = &ending {
-        session.connection.end_publish(DENIED, &reached.to_string());
+    match &ending {
+        Ending::Limit(_) => session.connection.end_publish(DENIED, &ending.to_string()),
+        Ending::TakenOver(_) => session.connection.end_publish(BAD_NAME, &ending.to_string()),
+        _ => {}
     }
     session.take_replies();
     session.tell_done();
@@ -78,12 +80,12 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Pace + Unpin>(
                 drop(admission);
             };
             let kept = async {
-                // There is nothing to go on with where nothing came: strangers could fill us with that.
-                let is_kept = broadcast.has_output() && !matches!(ending, Ending::Stopped);
-                if is_kept {
-                    broadcast::keep(broadcast, claim, context.grace, stop).await;
-                } else {
-                    broadcast::end(broadcast, claim.offer(), stop).await;
+                match ending {
+                    Ending::Stopped => broadcast::end(broadcast, claim.offer(), stop).await,
+                    Ending::TakenOver(by) => broadcast::give_way(broadcast, claim, by, stop).await,
+                    // There is nothing to go on with where nothing came: strangers could fill us with that.
+                    _ if !broadcast.has_output() => broadcast::end(broadcast, claim.offer(), stop).await,
+                    _ => broadcast::keep(broadcast, claim, context.grace, stop).await,
                 }
             };
             tokio::join!(closed, kept);
@@ -97,7 +99,6 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(wire: Wire<S>) {
 }
 
 /// Why a connection ended.
-#[derive(Debug)]
 enum Ending {
     /// The peer closed it.
     Closed,
@@ -111,6 +112,8 @@ enum Ending {
     Silent,
     /// A limit of ours.
     Limit(Reached),
+    /// Another connection goes on with the broadcast.
+    TakenOver(Request<Box<Broadcast>>),
     /// The server stops.
     Stopped,
 }
@@ -124,6 +127,7 @@ impl fmt::Display for Ending {
             Self::Unpublished => write!(f, "no publish within {PUBLISH_WITHIN:?}"),
             Self::Silent => write!(f, "nothing came for {SILENCE:?}"),
             Self::Limit(reached) => reached.fmt(f),
+            Self::TakenOver(_) => f.write_str("another connection has taken over"),
             Self::Stopped => f.write_str("the server stops"),
         }
     }
@@ -198,17 +202,22 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             }
             let Self { wire, connection, live, .. } = self;
             let may_read = !live.as_ref().is_some_and(|live| live.broadcast.is_behind());
+            if !may_read && let Some(live) = live {
+                live.claim.stop_listening();
+            }
             let mut handled = Ok(());
             tokio::select! {
                 received = wire.receive(may_read, |bytes| handled = connection.handle_bytes(bytes)) => match received {
                     Ok(0) => return Ending::Closed,
-                    Ok(_) => {}
+                    Ok(_) => live.iter().for_each(|live| live.claim.mark_heard()),
                     Err(error) if error.kind() == io::ErrorKind::WriteZero => {
                         return Ending::Limit(Reached::UnreadReplies(MOST_UNSENT_BYTES));
                     }
                     Err(error) => return Ending::Broken(error),
                 },
-                () = progress(live) => {}
+                by = progress(live) => if let Some(by) = by {
+                    return Ending::TakenOver(by);
+                },
                 () = &mut alarm => {}
                 () = stop.said() => {
                     self.receive_last().await;
@@ -275,6 +284,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             return Some(Ending::Limit(reached));
         }
         // While our disk keeps us from reading, the silence is ours.
+        if !could_read {
+            live.claim.mark_heard();
+        }
         if !could_read || self.wire.received() >= self.alive_at + SIGN_OF_LIFE_BYTES {
             self.mark_alive();
         }
@@ -359,11 +371,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
 
     async fn handle_publish(&mut self, publish: Publish) {
         let peer = self.peer;
-        let Grant { name, bitrate, .. } = match self.ask_for(&publish).await {
+        let Grant { name, bitrate, credential } = match self.ask_for(&publish).await {
             Ok(grant) => grant,
             Err((code, reason)) => return self.refuse(&publish, code, &reason),
         };
-        let (claim, handover) = match self.context.registry.claim(&name) {
+        let (claim, handover) = match self.context.registry.claim(&name, credential) {
             Ok(claimed) => claimed,
             Err(Taken) => {
                 return self.refuse(&publish, BAD_NAME, &format!("{name} is already being published"));
@@ -470,10 +482,12 @@ fn wish<'a>(peer: SocketAddr, encoder: Option<&'a str>, publish: &'a Publish) ->
     Wish { app, stream_key, query: query.as_deref(), peer, encoder }
 }
 
-async fn progress(live: &mut Option<Live>) {
-    match live {
-        Some(live) => live.broadcast.progress_that_matters().await,
-        None => std::future::pending().await,
+/// Waits until the disk has got on, or somebody else has taken the name, who is returned.
+async fn progress(live: &mut Option<Live>) -> Option<Request<Box<Broadcast>>> {
+    let Some(Live { broadcast, claim, .. }) = live else { return std::future::pending().await };
+    tokio::select! {
+        () = broadcast.progress_that_matters() => None,
+        by = claim.asked() => Some(by),
     }
 }
 

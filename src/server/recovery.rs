@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::Context;
+use super::auth::Credential;
 use super::broadcast::{self, Broadcast};
 use super::folder::{self, StreamFolder};
 use super::stop::Stop;
@@ -46,7 +47,7 @@ pub(super) async fn recover(out: Arc<Path>, context: &Arc<Context>, tasks: &mut 
     }
     for Left { name, open, ended } in left {
         if let Some(resumed) = open
-            && let Ok((claim, None)) = context.registry.claim(&name)
+            && let Ok((claim, None)) = context.registry.claim(&name, Credential::None)
         {
             tracing::info!(stream = %name, "waiting for its publisher to go on after segment {}", resumed.next_segment());
             let broadcast = Broadcast::resume(name.clone(), &resumed, context);

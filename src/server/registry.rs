@@ -1,25 +1,37 @@
 //! Who holds which name: a live name belongs to its publisher.
 //!
 //! ```text
-//!              claim                     offer
-//!   (nobody) ────────→ held by a Claim ────────→ Offer: free for the next, who may take over what is handed on
-//!       ↑                  │ dropped                │ withdrawn, or claimed by the next
-//!       └──────────────────┴────────────────────────┘
+//!              claim                              offer
+//!   (nobody) ────────→ live: held by a Claim ─────────────→ Offer: free for the next
+//!       ↑                │   │ the same publisher again,       │ withdrawn, or claimed by the next,
+//!       │ dropped        │   │ or another after silence        │ who may take over what is handed on
+//!       └────────────────┴───┴─────────────────────────────────┘
 //! ```
 //!
-//! A name is claimed before any file of it is touched. A [`Claim`] that is dropped, by a panic too, frees its name.
-//! Knows nothing of connections or files: what is handed over is any `T`.
+//! A name is claimed before any file of it is touched. A [`Claim`] that is dropped, by a panic too, frees its name. Whoever
+//! held it is asked to hand on what there is, and may still write until he answers. Knows nothing of connections or files:
+//! what is handed over is any `T`.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
+use super::auth::Credential;
 use crate::action::StreamName;
+use crate::config::OnDuplicate;
+
+/// A live publisher that was not heard for longer is not there any more, if somebody else wants the name.
+pub(super) const SILENT_AFTER: Duration = Duration::from_secs(3);
 
 /// All names that are held or offered.
 #[derive(Debug)]
 pub(super) struct Registry<T> {
+    on_duplicate: OnDuplicate,
+    start: Instant,
     names: Mutex<Names<T>>,
 }
 
@@ -32,8 +44,21 @@ struct Names<T> {
 #[derive(Debug)]
 struct Holder<T> {
     id: u64,
-    /// Where to ask for what is handed on; `None` while it belongs to its publisher.
-    offer: Option<oneshot::Sender<Request<T>>>,
+    credential: Credential,
+    heard: Arc<Heard>,
+    /// It belongs to its publisher, and is not offered.
+    is_live: bool,
+    /// Where to ask for what is handed on.
+    ask: oneshot::Sender<Request<T>>,
+}
+
+/// When a publisher was heard last, in milliseconds since the registry began.
+#[derive(Debug)]
+struct Heard(AtomicU64);
+
+impl Heard {
+    /// Nobody can be heard: we do not listen.
+    const NOT_LISTENING: u64 = u64::MAX;
 }
 
 /// Somebody else is publishing under this name.
@@ -42,34 +67,54 @@ pub(super) struct Taken;
 
 impl<T> Registry<T> {
     /// A registry in which every name is free.
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { names: Mutex::new(Names { holders: HashMap::new(), next_id: 0 }) })
+    pub(super) fn new(on_duplicate: OnDuplicate) -> Arc<Self> {
+        let names = Mutex::new(Names { holders: HashMap::new(), next_id: 0 });
+        Arc::new(Self { on_duplicate, start: Instant::now(), names })
     }
 
-    /// Takes a name, with the hand-over from the one who offered it, if somebody did.
-    pub(super) fn claim(self: &Arc<Self>, name: &StreamName) -> Result<(Claim<T>, Option<Handover<T>>), Taken> {
+    /// Takes a name by the right of `credential`, with the hand-over from the one who held or offered it, if somebody did.
+    pub(super) fn claim(
+        self: &Arc<Self>,
+        name: &StreamName,
+        credential: Credential,
+    ) -> Result<(Claim<T>, Option<Handover<T>>), Taken> {
         let mut names = self.lock();
-        let offer = match names.holders.get_mut(name) {
-            Some(Holder { offer: None, .. }) => return Err(Taken),
-            Some(Holder { offer, .. }) => offer.take(),
-            None => None,
-        };
+        if names.holders.get(name).is_some_and(|holder| holder.is_live && !self.has_to_give_way(holder, &credential)) {
+            return Err(Taken);
+        }
         let id = names.next_id;
         names.next_id += 1;
-        names.holders.insert(name.clone(), Holder { id, offer: None });
+        let heard = Arc::new(Heard(AtomicU64::new(self.now_ms())));
+        let (ask, requests) = oneshot::channel();
+        let holder = Holder { id, credential, heard: Arc::clone(&heard), is_live: true, ask };
+        let before = names.holders.insert(name.clone(), holder);
         drop(names);
-        let handover = offer.and_then(|offer| {
+        let handover = before.and_then(|before| {
             let (answer, handover) = oneshot::channel();
             // Nobody there any more: nothing is handed on.
-            offer.send(Request(answer)).is_ok().then_some(Handover(handover))
+            before.ask.send(Request(answer)).is_ok().then_some(Handover(handover))
         });
-        Ok((Claim { registry: Arc::clone(self), name: name.clone(), id }, handover))
+        Ok((Claim { registry: Arc::clone(self), name: name.clone(), id, heard, requests }, handover))
+    }
+
+    fn has_to_give_way(&self, holder: &Holder<T>, to: &Credential) -> bool {
+        let silence_ms = self.now_ms().saturating_sub(holder.heard.0.load(Ordering::Relaxed));
+        match self.on_duplicate {
+            OnDuplicate::Reject => false,
+            OnDuplicate::Takeover => {
+                holder.credential.proves_the_same(to) || Duration::from_millis(silence_ms) > SILENT_AFTER
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The names that belong to a publisher now, in no order.
     pub(super) fn live(&self) -> Vec<StreamName> {
         let names = self.lock();
-        names.holders.iter().filter(|(_, holder)| holder.offer.is_none()).map(|(name, _)| name.clone()).collect()
+        names.holders.iter().filter(|(_, holder)| holder.is_live).map(|(name, _)| name.clone()).collect()
     }
 
     /// How many other names belong to a publisher, or are kept for one.
@@ -84,22 +129,42 @@ impl<T> Registry<T> {
     }
 }
 
-/// The right to publish under a name, until it is dropped.
+/// The right to publish under a name, until it is dropped or somebody else has to be given way.
 #[derive(Debug)]
 pub(super) struct Claim<T> {
     registry: Arc<Registry<T>>,
     name: StreamName,
     id: u64,
+    heard: Arc<Heard>,
+    requests: oneshot::Receiver<Request<T>>,
 }
 
 impl<T> Claim<T> {
+    /// The publisher was heard just now.
+    pub(super) fn mark_heard(&self) {
+        self.heard.0.store(self.registry.now_ms(), Ordering::Relaxed);
+    }
+
+    /// From now until the next [`mark_heard`](Self::mark_heard), the silence is not the publisher's.
+    pub(super) fn stop_listening(&self) {
+        self.heard.0.store(Heard::NOT_LISTENING, Ordering::Relaxed);
+    }
+
+    /// Waits until somebody else has taken the name. Cancel safe; not to be called again after it has returned.
+    pub(super) async fn asked(&mut self) -> Request<T> {
+        match (&mut self.requests).await {
+            Ok(request) => request,
+            // The sender lives in the registry as long as our claim does.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Lets the next publisher have the name, and ask for what is handed on.
     pub(super) fn offer(self) -> Offer<T> {
-        let (sender, requests) = oneshot::channel();
         if let Some(holder) = self.registry.lock().holders.get_mut(&self.name).filter(|holder| holder.id == self.id) {
-            holder.offer = Some(sender);
+            holder.is_live = false;
         }
-        Offer { requests, claim: self }
+        Offer(self)
     }
 }
 
@@ -114,26 +179,18 @@ impl<T> Drop for Claim<T> {
 
 /// A name that the next publisher may have.
 #[derive(Debug)]
-pub(super) struct Offer<T> {
-    requests: oneshot::Receiver<Request<T>>,
-    claim: Claim<T>,
-}
+pub(super) struct Offer<T>(Claim<T>);
 
 impl<T> Offer<T> {
-    /// Waits until the next publisher has taken the name. Cancel safe; to be called once.
+    /// Waits until the next publisher has taken the name, as [`Claim::asked`].
     pub(super) async fn asked(&mut self) -> Request<T> {
-        match (&mut self.requests).await {
-            Ok(request) => request,
-            // The sender lives in the registry as long as our claim does.
-            Err(_) => std::future::pending().await,
-        }
+        self.0.asked().await
     }
 
     /// Frees the name; what is returned came just before.
-    pub(super) fn withdraw(self) -> Option<Request<T>> {
-        let Self { mut requests, claim } = self;
-        drop(claim);
-        requests.try_recv().ok()
+    pub(super) fn withdraw(mut self) -> Option<Request<T>> {
+        self.0.requests.close();
+        self.0.requests.try_recv().ok()
     }
 }
 
@@ -161,6 +218,8 @@ impl<T> Handover<T> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::advance;
+
     use super::*;
 
     fn name(name: &str) -> StreamName {
@@ -169,74 +228,105 @@ mod tests {
 
     #[test]
     fn a_live_name_is_refused_to_others_until_its_claim_is_dropped() {
-        let registry = Registry::<u8>::new();
-        let (claim, handover) = registry.claim(&name("a")).unwrap();
+        let registry = Registry::<u8>::new(OnDuplicate::Takeover);
+        let (claim, handover) = registry.claim(&name("a"), Credential::None).unwrap();
         assert!(handover.is_none());
-        assert_eq!(registry.claim(&name("a")).err(), Some(Taken));
-        assert!(registry.claim(&name("b")).is_ok());
+        assert_eq!(registry.claim(&name("a"), Credential::None).err(), Some(Taken));
+        assert!(registry.claim(&name("b"), Credential::None).is_ok());
         assert_eq!(registry.live(), [name("a")]);
         drop(claim);
-        assert!(registry.claim(&name("a")).is_ok());
+        assert!(registry.claim(&name("a"), Credential::None).is_ok());
     }
 
     #[test]
     fn a_panicking_holder_frees_its_name() {
-        let registry = Registry::<u8>::new();
+        let registry = Registry::<u8>::new(OnDuplicate::Takeover);
         let in_thread = Arc::clone(&registry);
         let ended = std::thread::spawn(move || {
-            let _claim = in_thread.claim(&name("a")).unwrap();
+            let _claim = in_thread.claim(&name("a"), Credential::None).unwrap();
             panic!("as a task might");
         });
         assert!(ended.join().is_err());
-        assert!(registry.claim(&name("a")).is_ok());
+        assert!(registry.claim(&name("a"), Credential::None).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_live_name_is_given_to_the_same_publisher_at_once_and_to_another_after_silence() {
+        let key = |number| Credential::Key([number; 32]);
+        let registry = Registry::new(OnDuplicate::Takeover);
+        let (mut first, _) = registry.claim(&name("a"), key(1)).unwrap();
+        assert_eq!(registry.claim(&name("a"), key(2)).err(), Some(Taken));
+        let (second, handover) = registry.claim(&name("a"), key(1)).unwrap();
+        first.asked().await.answer(Some(7)).unwrap();
+        drop(first);
+        assert_eq!(handover.unwrap().receive().await, Some(7));
+
+        advance(SILENT_AFTER).await;
+        assert_eq!(registry.claim(&name("a"), key(2)).err(), Some(Taken), "it takes more than that");
+        second.mark_heard();
+        advance(SILENT_AFTER).await;
+        second.stop_listening();
+        advance(SILENT_AFTER).await;
+        assert_eq!(registry.claim(&name("a"), Credential::None).err(), Some(Taken), "the silence is ours");
+        second.mark_heard();
+        advance(SILENT_AFTER + Duration::from_millis(1)).await;
+        assert!(registry.claim(&name("a"), Credential::None).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_live_name_is_refused_to_everybody_if_so_told() {
+        let registry = Registry::<u8>::new(OnDuplicate::Reject);
+        let _claim = registry.claim(&name("a"), Credential::Signed).unwrap();
+        advance(SILENT_AFTER * 2).await;
+        assert_eq!(registry.claim(&name("a"), Credential::Signed).err(), Some(Taken));
     }
 
     #[tokio::test]
     async fn what_was_offered_is_handed_to_the_next() {
-        let registry = Registry::new();
-        let (claim, _) = registry.claim(&name("a")).unwrap();
+        let registry = Registry::new(OnDuplicate::Takeover);
+        let (claim, _) = registry.claim(&name("a"), Credential::None).unwrap();
         let mut offer = claim.offer();
         assert!(registry.live().is_empty());
 
-        let (claim, handover) = registry.claim(&name("a")).unwrap();
-        assert_eq!(registry.claim(&name("a")).err(), Some(Taken), "the next one holds it already");
+        let (claim, handover) = registry.claim(&name("a"), Credential::None).unwrap();
+        assert_eq!(registry.claim(&name("a"), Credential::None).err(), Some(Taken), "the next one holds it already");
         offer.asked().await.answer(Some(7)).unwrap();
         drop(offer);
         assert_eq!(handover.unwrap().receive().await, Some(7));
         assert_eq!(registry.live(), [name("a")], "the old offer's end does not free it");
         drop(claim);
-        assert!(registry.claim(&name("a")).is_ok());
+        assert!(registry.claim(&name("a"), Credential::None).is_ok());
     }
 
     #[tokio::test]
     async fn a_withdrawn_offer_frees_the_name_or_tells_who_came_before() {
-        let registry = Registry::<u8>::new();
-        let offer = registry.claim(&name("a")).unwrap().0.offer();
+        let registry = Registry::<u8>::new(OnDuplicate::Takeover);
+        let offer = registry.claim(&name("a"), Credential::None).unwrap().0.offer();
         assert!(offer.withdraw().is_none());
-        let (claim, handover) = registry.claim(&name("a")).unwrap();
+        let (claim, handover) = registry.claim(&name("a"), Credential::None).unwrap();
         assert!(handover.is_none());
 
         let offer = claim.offer();
-        let (_claim, handover) = registry.claim(&name("a")).unwrap();
+        let (_claim, handover) = registry.claim(&name("a"), Credential::None).unwrap();
         offer.withdraw().unwrap().answer(None).unwrap();
         assert_eq!(handover.unwrap().receive().await, None);
-        assert_eq!(registry.claim(&name("a")).err(), Some(Taken));
+        assert_eq!(registry.claim(&name("a"), Credential::None).err(), Some(Taken));
     }
 
     #[tokio::test]
     async fn an_offerer_that_vanished_hands_on_nothing() {
-        let registry = Registry::<u8>::new();
-        let offer = registry.claim(&name("a")).unwrap().0.offer();
-        let (_claim, handover) = registry.claim(&name("a")).unwrap();
+        let registry = Registry::<u8>::new(OnDuplicate::Takeover);
+        let offer = registry.claim(&name("a"), Credential::None).unwrap().0.offer();
+        let (_claim, handover) = registry.claim(&name("a"), Credential::None).unwrap();
         drop(offer);
         assert_eq!(handover.unwrap().receive().await, None);
     }
 
     #[tokio::test]
     async fn what_nobody_takes_comes_back() {
-        let registry = Registry::new();
-        let mut offer = registry.claim(&name("a")).unwrap().0.offer();
-        let (claim, handover) = registry.claim(&name("a")).unwrap();
+        let registry = Registry::new(OnDuplicate::Takeover);
+        let mut offer = registry.claim(&name("a"), Credential::None).unwrap().0.offer();
+        let (claim, handover) = registry.claim(&name("a"), Credential::None).unwrap();
         drop((claim, handover));
         assert_eq!(offer.asked().await.answer(Some(7)), Err(Some(7)));
     }

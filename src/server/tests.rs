@@ -22,9 +22,9 @@ pub(super) fn context(out: &Path) -> Context {
 
 /// The same with other settings.
 pub(super) fn context_with(out: &Path, flags: &[(&str, &str)]) -> Context {
-    let config = config(flags);
-    let (door, gate) = (Arc::new(Door::new(&config).unwrap()), Gate::new(Limits::from(&config)));
-    Context::new(out.into(), Settings::from(&config), config.grace.0, Duration::ZERO, door, gate)
+    let always = [("out", out.to_str().unwrap()), ("ingest-delay", "0")];
+    let config = config(&[&always, flags].concat());
+    Context::new(&config, Arc::new(Door::new(&config).unwrap()))
 }
 
 fn config(flags: &[(&str, &str)]) -> Config {
@@ -198,6 +198,53 @@ async fn a_second_publisher_is_refused_at_once_and_the_first_goes_on() {
     first.unpublish().await.unwrap();
     sleep(Duration::from_secs(1)).await;
     assert!(house.playlist("a", "video").contains("#EXT-X-ENDLIST"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_key_takes_over_at_once_and_the_broadcast_goes_on() {
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    fs::write(keys.path(), "k1 = 'live/a'\nk2 = 'live/a'").unwrap();
+    let house = house_with(&[("keys", keys.path().to_str().unwrap()), ("max-streams", "1")]);
+    let (client, first_task) = house.publish("k1").await;
+    let mut half_dead = client.unwrap();
+    send_film(&mut half_dead).await;
+    let start = Instant::now();
+    assert!(house.publish("k2").await.0.is_err(), "another key is somebody else");
+    // Again and again, as a phone that changes its network.
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let (client, task) = house.publish("k1").await;
+        let mut client = client.unwrap();
+        send_film(&mut client).await;
+        clients.push((client, task));
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let refusal = half_dead.wait_until(start + Duration::from_secs(9)).await.unwrap_err();
+    assert!(format!("{refusal:#}").contains("closed the connection"), "{refusal:#}");
+    first_task.await.unwrap();
+    let (mut last, _task) = clients.pop().unwrap();
+    last.unpublish().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(house.broadcasts("a").len(), 1);
+    let playlist = house.playlist("a", "video");
+    assert_eq!(playlist.matches("#EXT-X-DISCONTINUITY\n").count(), 3, "{playlist}");
+    assert!(playlist.ends_with("#EXT-X-ENDLIST\n"), "{playlist}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_credentials_only_a_publisher_that_fell_silent_has_to_give_way() {
+    for (rule, is_let_in) in [("takeover", true), ("reject", false)] {
+        let house = house_with(&[("open", "true"), ("on-duplicate", rule)]);
+        let (client, task) = house.publish("a").await;
+        let mut silent = client.unwrap();
+        send_film(&mut silent).await;
+        sleep(Duration::from_secs(3)).await;
+        assert!(house.publish("a").await.0.is_err(), "{rule}: after 3 s");
+        sleep(Duration::from_millis(500)).await;
+        let (second, _second_task) = house.publish("a").await;
+        assert_eq!(second.is_ok(), is_let_in, "{rule}");
+        assert_eq!(task.is_finished(), is_let_in, "{rule}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -707,16 +754,7 @@ async fn p13_a_folder_that_is_removed_costs_gaps_and_the_output_is_back_by_itsel
 async fn a_listening_server_says_where_and_stops_when_told() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("made/for/it");
-    let given = Given::collect(
-        |name| match name {
-            "rtmp" | "http" => Some("127.0.0.1:0".to_owned()),
-            "out" => Some(out.to_string_lossy().into_owned()),
-            _ => None,
-        },
-        |_| None,
-        None,
-    );
-    let config = Config::resolve(&given.unwrap()).unwrap();
+    let config = config(&[("rtmp", "127.0.0.1:0"), ("http", "127.0.0.1:0"), ("out", out.to_str().unwrap())]);
     let server = Server::bind(&config, WhenTaken::Fail, WhenTaken::Fail).unwrap();
     let (rtmp, http) = (server.rtmp_address().unwrap(), server.http_address().unwrap().unwrap());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -739,9 +777,7 @@ async fn a_listening_server_says_where_and_stops_when_told() {
 
 /// A whole server over sockets, stopped when dropped.
 async fn serve_with(flags: &[(&str, &str)]) -> (SocketAddr, Option<SocketAddr>, AbortOnDrop) {
-    let find = |name: &str| flags.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
-    let config = Config::resolve(&Given::collect(find, |_| None, None).unwrap()).unwrap();
-    let server = Server::bind(&config, WhenTaken::Fail, WhenTaken::Fail).unwrap();
+    let server = Server::bind(&config(flags), WhenTaken::Fail, WhenTaken::Fail).unwrap();
     let (rtmp, rtmps) = (server.rtmp_address().unwrap(), server.rtmps_address().unwrap());
     let running = AbortOnDrop::spawn(async { server.run(std::future::pending()).await.unwrap() });
     (rtmp, rtmps, running)

@@ -83,6 +83,13 @@ pub(super) enum Credential {
     Called([u8; 32]),
 }
 
+impl Credential {
+    /// Whether who has it is known to be who has `other`.
+    pub(super) fn proves_the_same(&self, other: &Self) -> bool {
+        *self != Self::None && self == other
+    }
+}
+
 /// Why somebody was not let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
