@@ -1,5 +1,8 @@
 //! The promises about memory, time, names and legal sessions (the README's section on security), each a test of its name,
 //! against the real program with default settings.
+//!
+//! P1 and P2 are in `hostile.rs`; P6, P7, P9, P12 and P14 in `surroundings.rs`; P10 in `crash.rs`, `restart.rs` and
+//! `src/server/tests.rs`; P11 in `src/server/store/disk.rs`; P13 in `src/server/tests.rs`; P15 in `soak.rs`.
 
 #![expect(clippy::disallowed_methods, reason = "the output lies in files, and time passes")]
 
@@ -11,14 +14,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::output::Output;
-use common::peer::{self, FilmTag, NULL, Peer, media, message, message_in, number, text};
+use common::peer::{self, FilmTag, NULL, Peer, SOON, media, message, message_in, number, text};
 use common::server::Server;
 
 /// The largest message that is taken, in bytes.
 const LARGEST: usize = 4 << 20;
-
-/// How long the server may take for anything that it does at once.
-const SOON: Duration = Duration::from_secs(3);
 
 #[test]
 fn p3_1000_idle_connections_cost_at_most_8_mib() {
@@ -384,8 +384,7 @@ fn p8_every_legal_session_is_taken() {
         }
         assert!(peer.hears("NetStream.Unpublish.Success", Duration::from_secs(20)), "{name}");
         let index = server.folder().join("live").join(name).join("index.m3u8");
-        await_end(&index);
-        let output = Output::read(&index).unwrap();
+        let output = Output::await_end(&index);
         assert!(output.renditions().all(|rendition| rendition.samples().count() > 20), "{name}");
     }
 }
@@ -439,20 +438,6 @@ fn await_descriptors(server: &Server, least: usize) {
         thread::sleep(Duration::from_millis(10));
     }
     thread::sleep(Duration::from_millis(100));
-}
-
-/// Waits until the playlists below have their end.
-fn await_end(index: &std::path::Path) {
-    let start = Instant::now();
-    loop {
-        if let Ok(output) = Output::read(index)
-            && output.renditions().all(|rendition| rendition.playlist.has_end)
-        {
-            return;
-        }
-        assert!(start.elapsed() < SOON, "{}", index.display());
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::descriptors;
 use crate::config::{Config, PerAddress};
 
 /// Connections of broadcasters from one address at the same time, unless told.
@@ -41,14 +42,22 @@ pub(super) struct Limits {
 
 impl From<&Config> for Limits {
     fn from(config: &Config) -> Self {
+        let possible = descriptors::most_connections();
+        if possible < config.max_connections.0 {
+            tracing::warn!(
+                "the system's limit on open files is enough for {possible} connections of broadcasters, and not for {} \
+                 (--max-connections)",
+                config.max_connections.0
+            );
+        }
         Self {
             broadcasters: Most {
-                in_all: config.max_connections.0,
+                in_all: config.max_connections.0.min(possible),
                 from_one: config.max_connections_per_address,
                 from_one_usually: BROADCASTERS_PER_ADDRESS,
             },
             viewers: Most {
-                in_all: config.max_viewers.0,
+                in_all: config.max_viewers.0.min(possible),
                 from_one: config.max_viewers_per_address,
                 from_one_usually: VIEWERS_PER_ADDRESS,
             },

@@ -21,6 +21,7 @@ mod beat;
 mod broadcast;
 mod clock;
 pub mod demo;
+mod descriptors;
 mod folder;
 mod http;
 mod limits;

@@ -24,6 +24,17 @@ pub(crate) mod server;
 pub(crate) mod session;
 pub(crate) mod source;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Tells other threads that it is over when it is dropped, by a failed assertion too.
+pub(crate) struct Over<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Makes one test of each case of the corpus, named after it, and one that holds the list against the folder.
 #[macro_export]
 macro_rules! tests_of_the_corpus {

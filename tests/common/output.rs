@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::mp4::{self, Header, Kind, Sample};
+use super::peer::SOON;
 use super::playlist::{Entry, MediaPlaylist, Multivariant};
 
 /// A stream's folder, read through its playlists.
@@ -62,6 +65,18 @@ impl Output {
             }
         }
         Ok(Self { multivariant, video, audio, reached })
+    }
+
+    /// Reads it once all its playlists have ended.
+    pub(crate) fn await_end(index: &Path) -> Self {
+        let start = Instant::now();
+        loop {
+            match Self::read(index) {
+                Ok(output) if output.renditions().all(|rendition| rendition.playlist.has_end) => return output,
+                read => assert!(start.elapsed() < SOON, "{}: {:?}", index.display(), read.err()),
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// All its renditions.

@@ -98,6 +98,9 @@ pub(crate) fn set_chunk_size(bytes: u32) -> Vec<u8> {
     message(2, 1, 0, 0, &bytes.to_be_bytes())
 }
 
+/// How long the server may take for anything that it does at once.
+pub(crate) const SOON: Duration = Duration::from_secs(3);
+
 /// A connection.
 pub(crate) struct Peer {
     pub(crate) socket: TcpStream,
@@ -107,7 +110,10 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn dial(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
+        Self::connect(TcpStream::connect(address).unwrap())
+    }
+
+    fn connect(socket: TcpStream) -> Self {
         socket.set_nodelay(true).unwrap();
         socket.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
         Self { socket, heard: Vec::new() }
@@ -115,28 +121,27 @@ impl Peer {
 
     /// A publisher that was let in, with large chunks.
     pub(crate) fn publishing(address: SocketAddr, app: &str, name: &str) -> Self {
-        let mut peer = Self::dial(address);
+        Self::try_publishing(address, app, name).unwrap_or_else(|| panic!("{name} is not let in"))
+    }
+
+    /// The same, if there is somebody who lets it in.
+    pub(crate) fn try_publishing(address: SocketAddr, app: &str, name: &str) -> Option<Self> {
+        let mut peer = Self::connect(TcpStream::connect(address).ok()?);
         peer.send(&[opening(app, name), set_chunk_size(60_000)].concat());
-        assert!(peer.hears("NetStream.Publish.Start", Duration::from_secs(3)), "{name} is not let in");
-        peer
+        peer.hears("NetStream.Publish.Start", SOON).then_some(peer)
     }
 
     /// Shows the film over and over, at its own pace, until `is_over`.
     pub(crate) fn show_film(&mut self, is_over: impl Fn() -> bool) {
         let film = film();
-        let length_ms = film.iter().map(|tag| tag.1).max().unwrap() + 33;
         let start = Instant::now();
-        for round in 0.. {
-            // The decoder configurations are said once.
-            for (kind, ms, body) in film.iter().filter(|tag| round == 0 || tag.2[1] != 0) {
-                let ms = ms + round * length_ms;
-                let due = start + Duration::from_millis(ms.into());
-                thread::sleep(due.saturating_duration_since(Instant::now()));
-                if is_over() {
-                    return;
-                }
-                assert!(self.send(&media(&(*kind, ms, body.clone()))), "a healthy publisher was cut off");
+        for tag in films(&film) {
+            let due = start + Duration::from_millis(tag.1.into());
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if is_over() {
+                return;
             }
+            assert!(self.send(&media(&tag)), "a healthy publisher was cut off");
         }
     }
 
@@ -211,6 +216,16 @@ pub(crate) fn flv(path: &str) -> Vec<FilmTag> {
         rest = &rest[11 + length + 4..];
     }
     tags
+}
+
+/// The film again and again, each tag with its time in milliseconds from the start. The decoder configurations are said
+/// once.
+pub(crate) fn films(film: &[FilmTag]) -> impl Iterator<Item = FilmTag> {
+    let length_ms = film.iter().map(|tag| tag.1).max().unwrap() + 33;
+    (0..).flat_map(move |round| {
+        let tags = film.iter().filter(move |tag| round == 0 || tag.2[1] != 0);
+        tags.map(move |tag| (tag.0, tag.1 + round * length_ms, tag.2.clone()))
+    })
 }
 
 /// A tag as a message on message stream 1, in chunks of 60,000 bytes.

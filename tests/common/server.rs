@@ -14,12 +14,17 @@ use tempfile::TempDir;
 /// How long it may take to start and to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The program.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_upscope");
+
 /// What it says once it listens; the address follows.
 const LISTENING: &str = "listening for RTMP on ";
 
 /// `upscope serve` on a port of its own, with an output folder of its own. Killed when dropped.
 pub(crate) struct Server {
     child: Child,
+    /// From the start of the process until it listened.
+    pub(crate) ready_after: Duration,
     folder: TempDir,
     address: SocketAddr,
     lines: Receiver<String>,
@@ -41,11 +46,24 @@ impl Server {
 
     /// The same with more options.
     pub(crate) fn start_with(options: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_upscope"))
-            .args(["serve", "--rtmp", "127.0.0.1:0", "--window", "1000", "--log", "info", "--out"])
-            .arg(folder.path())
+        Self::start_in(tempfile::tempdir().unwrap(), options)
+    }
+
+    /// The same in a folder that may hold something.
+    pub(crate) fn start_in(folder: TempDir, options: &[&str]) -> Self {
+        Self::launch(Command::new(PROGRAM), folder, options)
+    }
+
+    /// The same by a command that ends in the program, such as a shell that limits it.
+    pub(crate) fn launch(mut command: Command, folder: TempDir, options: &[&str]) -> Self {
+        let began = Instant::now();
+        let mut child = command
+            .arg("serve")
             .args(options)
+            // Flags win over them.
+            .env("UPSCOPE_RTMP", "127.0.0.1:0")
+            .env("UPSCOPE_WINDOW", "1000")
+            .env("UPSCOPE_OUT", folder.path())
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -56,8 +74,9 @@ impl Server {
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || errors.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut server = Self { child, folder, address, lines, log: Vec::new() };
+        let mut server = Self { child, ready_after: Duration::ZERO, folder, address, lines, log: Vec::new() };
         server.address = server.await_address();
+        server.ready_after = began.elapsed();
         server
     }
 
@@ -99,6 +118,11 @@ impl Server {
         fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
     }
 
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().count()
+    }
+
     /// How many files and sockets it has open.
     pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
@@ -132,9 +156,13 @@ impl Server {
     }
 
     /// Stops it as an operator does, with SIGTERM, and waits for it to end.
-    pub(crate) fn stop(mut self) -> Stopped {
-        let terminated = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
-        assert!(terminated.unwrap().success(), "kill -TERM failed");
+    pub(crate) fn stop(self) -> Stopped {
+        self.signal("TERM");
+        self.stopped()
+    }
+
+    /// Waits for it to end, after a signal.
+    pub(crate) fn stopped(mut self) -> Stopped {
         // Its standard error is closed when it ends.
         let log = loop {
             match self.lines.recv_timeout(PATIENCE) {
@@ -146,8 +174,24 @@ impl Server {
             }
         };
         let status = self.child.wait().unwrap();
-        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
-        Stopped { status, folder, log }
+        Stopped { status, folder: self.take_folder(), log }
+    }
+
+    /// Sends it the signal of this name.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.child.id())]).status();
+        assert!(sent.unwrap().success(), "kill -{name} failed");
+    }
+
+    /// Ends it as a crash does, with SIGKILL, and leaves its folder as it is then.
+    pub(crate) fn kill(mut self) -> TempDir {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.take_folder()
+    }
+
+    fn take_folder(&mut self) -> TempDir {
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
     }
 }
 
