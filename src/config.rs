@@ -62,6 +62,14 @@ options! {
     "grace" => grace: Grace, "TIME" = "30s";
     /// Whether a second publisher of a live name may take it over: with the same key, or when the first has fallen silent.
     "on-duplicate" => on_duplicate: OnDuplicate, "RULE" = "takeover";
+    /// What becomes of broadcasts when the program is told to stop: they end, or are left open for it to come back.
+    "stop" => stop: AtStop, "WHAT" = "end";
+    /// How long an ended broadcast stays in the folder.
+    "retain" => retain: Retain, "TIME" = "1d";
+    /// How large the folder may get: ended broadcasts leave early, and then segments are refused.
+    "max-disk" => max_disk: OptionalBytes, "SIZE" = "off";
+    /// How much has to stay free on the folder's disk, by the same means.
+    "min-free" => min_free: OptionalBytes, "SIZE" = "off";
     /// Write so that what is listed outlives a loss of power too; costs two syncs a file.
     "durable" => durable: Switch, "BOOL" = "false";
     /// How much later a publisher's bytes may be read so that more come at once; 0 reads whenever bytes come.
@@ -570,6 +578,75 @@ impl Value for OnDuplicate {
     }
 }
 
+/// What becomes of broadcasts when the program is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtStop {
+    /// Their playlists end.
+    End,
+    /// All that was received is listed, and the playlists stay open, as for a publisher that vanished.
+    Keep,
+}
+
+impl Value for AtStop {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "end" => Some(Self::End),
+            "keep" => Some(Self::Keep),
+            _ => None,
+        }
+    }
+
+    fn allowed() -> String {
+        "end or keep".to_owned()
+    }
+}
+
+/// How long something stays; `None` is for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retain(pub Option<Duration>);
+
+impl Retain {
+    /// Ten years: more is for ever.
+    pub const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+}
+
+impl Value for Retain {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "forever" => Some(Self(None)),
+            text => parse_time(text).filter(|time| *time <= Self::LONGEST).map(|time| Self(Some(time))),
+        }
+    }
+
+    fn allowed() -> String {
+        "forever, or a time such as 0, 90s, 30m, 12h or 7d".to_owned()
+    }
+}
+
+/// A number of bytes, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OptionalBytes(pub Option<u64>);
+
+impl Value for OptionalBytes {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "off" {
+            return Some(Self(None));
+        }
+        let unit = match text.chars().last()?.to_ascii_uppercase() {
+            'M' => 1_000_000,
+            'G' => 1_000_000_000,
+            'T' => 1_000_000_000_000,
+            _ => return None,
+        };
+        let count = text[..text.len() - 1].parse::<u32>().ok()?;
+        (count > 0).then(|| Self(Some(u64::from(count) * unit)))
+    }
+
+    fn allowed() -> String {
+        "off, or a number of megabytes, gigabytes or terabytes, such as 500M, 20G or 2T".to_owned()
+    }
+}
+
 /// How much is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
@@ -628,7 +705,7 @@ impl Value for LogFormat {
     }
 }
 
-/// Reads `2`, `2.5`, `2s`, `1500ms` or `5m`; a number without unit is seconds.
+/// Reads `2`, `2.5`, `2s`, `1500ms`, `5m`, `12h` or `7d`; a number without unit is seconds.
 fn parse_time(text: &str) -> Option<Duration> {
     let (number, seconds_each) = if let Some(number) = text.strip_suffix("ms") {
         (number, 0.001)
@@ -636,6 +713,10 @@ fn parse_time(text: &str) -> Option<Duration> {
         (number, 1.0)
     } else if let Some(number) = text.strip_suffix('m') {
         (number, 60.0)
+    } else if let Some(number) = text.strip_suffix('h') {
+        (number, 3_600.0)
+    } else if let Some(number) = text.strip_suffix('d') {
+        (number, 86_400.0)
     } else {
         (text, 1.0)
     };

@@ -156,6 +156,11 @@ impl Packager {
         self.presentation.handle_vanished();
     }
 
+    /// Which broadcast it is, and how long viewers who hold a playlist may ask for what it lists, if there is one.
+    pub fn broadcast(&self) -> (BroadcastId, Option<Duration>) {
+        (self.presentation.broadcast(), self.presentation.lifetime())
+    }
+
     /// When [`Self::handle_time`] has something to do, on the monotonic clock.
     pub fn deadline(&self) -> Option<Duration> {
         self.presentation.deadline()

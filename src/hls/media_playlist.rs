@@ -143,6 +143,11 @@ impl MediaPlaylist {
         Some(Removed { segment: first, keep_for: Duration::from_micros(first.duration_us + self.longest_us) })
     }
 
+    /// The longest that it ever lasted, and a target duration.
+    pub(super) fn lifetime(&self) -> Duration {
+        Duration::from_micros(self.longest_us) + Duration::from_secs(self.target_duration_s)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.listed.is_empty()
     }

@@ -173,6 +173,16 @@ impl Presentation {
         presentation
     }
 
+    /// Which broadcast it is.
+    pub fn broadcast(&self) -> BroadcastId {
+        self.broadcast
+    }
+
+    /// How long viewers who hold a playlist may ask for what it lists (RFC 8216bis 6.2.2); `None` if there is none.
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.renditions.iter().filter_map(|rendition| Some(rendition.playlist.as_ref()?.lifetime())).max()
+    }
+
     /// A rendition will come.
     pub fn expect_rendition(&mut self, track: TrackId, configuration: &Configuration) {
         if !self.renditions.iter().any(|rendition| rendition.track == track) {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -144,6 +145,18 @@ impl Resumed {
         }
         let is_ended = renditions.iter().all(|rendition| rendition.playlist.is_ended);
         Ok(Found::Broadcast(Self { broadcast, target_duration_s, renditions, is_ended, next_segment, next_header }))
+    }
+
+    /// Which one it is.
+    pub fn broadcast(&self) -> BroadcastId {
+        self.broadcast
+    }
+
+    /// How long viewers who hold its playlists may ask for what these list (RFC 8216bis 6.2.2).
+    pub fn lifetime(&self) -> Duration {
+        let listed_us = |rendition: &Rendition| rendition.playlist.entries.iter().map(|entry| entry.duration_us).sum();
+        let longest_us = self.renditions.iter().map(listed_us).max().unwrap_or(0);
+        Duration::from_micros(longest_us) + Duration::from_secs(self.target_duration_s)
     }
 
     /// Its playlists have ended, all of them.

@@ -14,10 +14,12 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Context;
 use super::clock::Clock;
+use super::governor::{Ended, Governor};
 use super::registry::{Claim, Offer, Request};
 use super::stop::Stop;
 use super::writer::Writer;
 use crate::action::StreamName;
+use crate::config::AtStop;
 use crate::flv::Tag;
 use crate::hls::Resumed;
 use crate::packager::{Notice, Packager, Totals};
@@ -28,6 +30,8 @@ pub(super) struct Broadcast {
     clock: Clock,
     packager: Packager,
     writer: Writer,
+    governor: Arc<Governor>,
+    at_stop: AtStop,
     /// Something of it is on its way to the disk, or there.
     has_output: bool,
     /// Who publishes, for the log.
@@ -39,29 +43,27 @@ pub(super) struct Broadcast {
 impl Broadcast {
     /// A broadcast that begins now.
     pub(super) fn begin(name: StreamName, context: &Context) -> Box<Self> {
-        let packager = Packager::new(name.clone(), context.begin(), context.settings);
-        let writer = Writer::new(Arc::clone(&context.make_store), context.work.clone());
-        Box::new(Self {
-            name,
-            clock: context.clock,
-            packager,
-            writer,
-            has_output: false,
-            source: String::new(),
-            left_out: Vec::new(),
-        })
+        Self::of(Packager::new(name.clone(), context.begin(), context.settings), name, context)
     }
 
     /// A broadcast that a former process left.
     pub(super) fn resume(name: StreamName, resumed: &Resumed, context: &Context) -> Box<Self> {
         let packager = Packager::resume(name.clone(), resumed, context.settings, context.clock.now());
-        let writer = Writer::new(Arc::clone(&context.make_store), context.work.clone());
+        let mut broadcast = Self::of(packager, name, context);
+        broadcast.has_output = true;
+        broadcast
+    }
+
+    fn of(packager: Packager, name: StreamName, context: &Context) -> Box<Self> {
+        let Context { clock, at_stop, ref make_store, ref work, ref governor, .. } = *context;
         Box::new(Self {
             name,
-            clock: context.clock,
+            clock,
             packager,
-            writer,
-            has_output: true,
+            writer: Writer::new(Arc::clone(make_store), work.clone()),
+            governor: Arc::clone(governor),
+            at_stop,
+            has_output: false,
             source: String::new(),
             left_out: Vec::new(),
         })
@@ -175,6 +177,13 @@ impl Broadcast {
         self.pass_on();
     }
 
+    /// It has ended: the folder's bounds hold for it from now on.
+    fn note_end(&self) {
+        if let (broadcast, Some(lifetime)) = self.packager.broadcast() {
+            self.governor.note(Ended { name: self.name.clone(), broadcast, lifetime, at: Instant::now() });
+        }
+    }
+
     /// When [`handle_time`](Self::handle_time) is to be called.
     pub(super) fn due(&self) -> Option<Instant> {
         self.packager.deadline().map(|deadline| self.clock.instant(deadline))
@@ -220,10 +229,18 @@ pub(super) async fn keep(mut broadcast: Box<Broadcast>, claim: Claim<Box<Broadca
                 broadcast.handle_time();
             }
             () = broadcast.progress() => {}
-            () = stop.said() => break,
+            () = stop.said() => return leave(broadcast, offer, stop).await,
         }
     }
     end(broadcast, offer, stop).await;
+}
+
+/// The server stops: an interrupted broadcast ends, or is left for the next server to go on with.
+pub(super) async fn leave(mut broadcast: Box<Broadcast>, offer: Offer<Box<Broadcast>>, stop: Stop) {
+    match broadcast.at_stop {
+        AtStop::End => end(broadcast, offer, stop).await,
+        AtStop::Keep => broadcast.settle().await,
+    }
 }
 
 /// Hands a broadcast to the publisher who has taken its name.
@@ -249,6 +266,7 @@ pub(super) async fn end(mut broadcast: Box<Broadcast>, offer: Offer<Box<Broadcas
         // The next publisher begins a new broadcast; if he has left already, so be it.
         let _ = next.answer(None);
     }
+    broadcast.note_end();
     if broadcast.is_unfinished() {
         tokio::spawn(linger(broadcast, stop));
     }
@@ -257,6 +275,7 @@ pub(super) async fn end(mut broadcast: Box<Broadcast>, offer: Offer<Box<Broadcas
 /// Ends a broadcast that nobody can come back to, and removes its files whose time is over.
 pub(super) async fn close_and_linger(mut broadcast: Box<Broadcast>, stop: Stop) {
     broadcast.close();
+    broadcast.note_end();
     linger(broadcast, stop).await;
 }
 

@@ -4,9 +4,12 @@
 //! are never followed, and nothing else is touched.
 
 use std::fs::{self, DirEntry, File, TryLockError};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 
 use crate::action::{BroadcastId, StreamName};
 use crate::hls::Object;
@@ -101,6 +104,47 @@ pub(super) fn objects(folder: &Path) -> Vec<(Object, u64)> {
         .collect();
     found.sort_unstable();
     found
+}
+
+/// The bytes of all files below a folder; links are not followed.
+pub(super) fn size(folder: &Path) -> u64 {
+    let size = |entry: DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        // Gone by now.
+        Err(_) => 0,
+    };
+    entries(folder, &mut MOST_ENTRIES.clone()).into_iter().map(size).sum()
+}
+
+/// When a file of a broadcast's folder was last changed.
+pub(super) fn last_change(folder: &Path) -> Option<SystemTime> {
+    let changed = |entry: DirEntry| entry.metadata().ok()?.modified().ok();
+    entries(folder, &mut MOST_ENTRIES.clone()).into_iter().filter_map(changed).max()
+}
+
+/// The beginning of a file; what is behind a link is not ours.
+pub(super) fn read_file(path: &Path, most_bytes: u64) -> Option<Bytes> {
+    let is_file = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
+    let file = File::open(path).ok().filter(|_| is_file)?;
+    let mut bytes = Vec::new();
+    file.take(most_bytes).read_to_end(&mut bytes).ok()?;
+    Some(bytes.into())
+}
+
+/// Removes a broadcast's files, and the folders above them up to `out` that are then empty.
+pub(super) fn remove_broadcast(folder: &Path, out: &Path) {
+    sweep_folder(folder, |name| Object::parse(name).is_some());
+    // Sorted, so that playlists go first: what is killed here leaves nothing that could be played.
+    for (object, _) in objects(folder) {
+        let path = folder.join(object.to_string());
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!("failed to remove {}: {error}", path.display());
+        }
+    }
+    // One that holds something else stays, and so do those above it.
+    let ours = folder.ancestors().take_while(|above| above.starts_with(out) && *above != out);
+    let _ = ours.map(fs::remove_dir).find(Result::is_err);
 }
 
 /// Removes the temporary files in a stream's folder that a process left when it was killed.

@@ -23,6 +23,7 @@ mod clock;
 pub mod demo;
 mod descriptors;
 mod folder;
+mod governor;
 mod http;
 mod limits;
 mod listener;
@@ -57,13 +58,14 @@ use self::auth::Door;
 use self::beat::Beat;
 use self::broadcast::Broadcast;
 use self::clock::Clock;
+use self::governor::Governor;
 use self::limits::{Gate, Limits};
 use self::registry::Registry;
 use self::store::{DiskStore, Durability, MakeStore};
 use self::tls::Identity;
 use self::work_queue::WorkQueue;
 use crate::action::BroadcastId;
-use crate::config::{self, Config};
+use crate::config::{self, AtStop, Config};
 use crate::hls;
 use crate::media::Moment;
 use crate::packager::Settings;
@@ -188,6 +190,8 @@ impl Server {
         let _lock = self.lock;
         let mut tasks = JoinSet::new();
         recovery::recover(out, &context, &mut tasks, &stop_word).await;
+        let governor = Arc::clone(&context.governor).run(Arc::clone(&context.registry));
+        let _governor = AbortOnDrop::spawn(governor);
         let broadcasters = listener::serve(self.rtmp, rtmps, tasks, context, stop_word);
         tokio::pin!(broadcasters);
         tokio::select! {
@@ -216,6 +220,10 @@ struct Context {
     door: Arc<Door>,
     /// Says how much of everything there may be.
     gate: Arc<Gate>,
+    /// Keeps the folder within its bounds.
+    governor: Arc<Governor>,
+    /// What becomes of broadcasts when the server stops.
+    at_stop: AtStop,
     /// How long a broadcast is kept open for a publisher that vanished.
     grace: Duration,
     /// When publishers' sockets are looked at, unless whenever bytes come.
@@ -228,14 +236,17 @@ impl Context {
     /// As the operator wants it.
     fn new(config: &Config, door: Arc<Door>) -> Self {
         let ingest_delay = config.ingest_delay.0;
+        let governor = Governor::new(config);
         Self {
             clock: Clock::start(),
             registry: Registry::new(config.on_duplicate),
-            make_store: make_store(config.out.0.as_path().into(), Durability::from(config)),
+            make_store: governor.bound(make_store(config.out.0.as_path().into(), Durability::from(config))),
             work: WorkQueue::start(),
             settings: Settings::from(config),
             door,
             gate: Gate::new(Limits::from(config)),
+            governor,
+            at_stop: config.stop,
             grace: config.grace.0,
             beat: (!ingest_delay.is_zero()).then(|| Beat::start(ingest_delay)),
             last_began_ms: AtomicU64::new(0),

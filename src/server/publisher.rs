@@ -67,10 +67,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Pace + Unpin>(
             close(wire).await;
         }
         Some(Live { mut broadcast, claim, .. }) => {
-            match ending {
-                Ending::Stopped => broadcast.close(),
-                _ => broadcast.interrupt(),
-            }
+            broadcast.interrupt();
             if broadcast.has_output() || context.gate.may_log() {
                 let (stream, summary) = (broadcast.name(), broadcast.summary());
                 tracing::info!(%stream, %peer, received_bytes = received, "gone: {ending}; {summary}");
@@ -81,7 +78,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Pace + Unpin>(
             };
             let kept = async {
                 match ending {
-                    Ending::Stopped => broadcast::end(broadcast, claim.offer(), stop).await,
+                    Ending::Stopped => broadcast::leave(broadcast, claim.offer(), stop).await,
                     Ending::TakenOver(by) => broadcast::give_way(broadcast, claim, by, stop).await,
                     // There is nothing to go on with where nothing came: strangers could fill us with that.
                     _ if !broadcast.has_output() => broadcast::end(broadcast, claim.offer(), stop).await,
@@ -327,13 +324,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
 
     /// Who may publish, what, or why not: the code and the words of the refusal.
     async fn ask_for(&mut self, publish: &Publish) -> Result<Grant, (&'static str, String)> {
-        let Context { gate, door, registry, clock, .. } = self.context;
+        let Context { gate, door, registry, clock, governor, .. } = self.context;
         if let Err(reached) = gate.try_to_publish(self.peer.ip()) {
             return Err(self.over(reached));
         }
         let wish = wish(self.peer, self.encoder.as_deref(), publish);
         let grant =
             door.ask(wish, *clock, self.deadline).await.map_err(|refusal| (refusal.code(), refusal.to_string()))?;
+        if governor.is_full() && !registry.is_held(&grant.name) {
+            return Err((DENIED, "the server has no room for another broadcast".to_owned()));
+        }
         let most_streams = gate.limits().streams;
         if registry.count_besides(&grant.name) >= most_streams {
             return Err(self.over(Reached::Streams(most_streams)));

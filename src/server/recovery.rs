@@ -4,18 +4,18 @@
 //! broadcast of a stream, if its playlists have not ended, waits for its publisher as after a broken connection, and older
 //! ones are ended. What left a playlist and was not yet deleted is deleted after its time.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::Instant;
 
 use super::Context;
 use super::auth::Credential;
 use super::broadcast::{self, Broadcast};
 use super::folder::{self, StreamFolder};
+use super::governor::Ended;
 use super::stop::Stop;
 use crate::action::{BroadcastId, StreamName};
 use crate::hls::{Found, MOST_PLAYLIST_BYTES, Object, Resumed};
@@ -29,7 +29,9 @@ struct Left {
     /// Waits for its publisher.
     open: Option<Resumed>,
     /// Has to be ended, or had ended and has files whose time will be over.
-    ended: Vec<Resumed>,
+    ending: Vec<Resumed>,
+    /// Had ended so long ago.
+    ended: Vec<(Resumed, Duration)>,
 }
 
 /// Sweeps the folder, and lets the broadcasts in it go on as tasks of their own.
@@ -37,7 +39,7 @@ pub(super) async fn recover(out: Arc<Path>, context: &Arc<Context>, tasks: &mut 
     let found = spawn_blocking(move || {
         let streams = folder::streams(&out);
         let last = streams.iter().filter_map(|stream| stream.broadcasts.last()).max().copied();
-        let left: Vec<_> = streams.into_iter().map(examine).collect();
+        let left: Vec<_> = streams.into_iter().map(|stream| examine(stream, &out)).collect();
         (last, left)
     });
     // An error is a panic, which has been reported: then nothing goes on, and broadcasts begin anew.
@@ -45,7 +47,8 @@ pub(super) async fn recover(out: Arc<Path>, context: &Arc<Context>, tasks: &mut 
     if let Some(last) = last {
         context.have_begun(last);
     }
-    for Left { name, open, ended } in left {
+    let now = Instant::now();
+    for Left { name, open, ending, ended } in left {
         if let Some(resumed) = open
             && let Ok((claim, None)) = context.registry.claim(&name, Credential::None)
         {
@@ -53,29 +56,39 @@ pub(super) async fn recover(out: Arc<Path>, context: &Arc<Context>, tasks: &mut 
             let broadcast = Broadcast::resume(name.clone(), &resumed, context);
             tasks.spawn(broadcast::keep(broadcast, claim, context.grace, stop.clone()));
         }
-        for resumed in ended {
+        for resumed in ending {
             let broadcast = Broadcast::resume(name.clone(), &resumed, context);
             tasks.spawn(broadcast::close_and_linger(broadcast, stop.clone()));
+        }
+        for (resumed, ago) in ended {
+            let at = now.checked_sub(ago).unwrap_or(now);
+            let (broadcast, lifetime) = (resumed.broadcast(), resumed.lifetime());
+            context.governor.note(Ended { name: name.clone(), broadcast, lifetime, at });
         }
     }
 }
 
-fn examine(stream: StreamFolder) -> Left {
+fn examine(stream: StreamFolder, out: &Path) -> Left {
     folder::sweep(&stream);
-    let mut left = Left { name: stream.name, open: None, ended: Vec::new() };
+    let mut left = Left { name: stream.name, open: None, ending: Vec::new(), ended: Vec::new() };
     for broadcast in stream.broadcasts {
         let path = stream.path.join(broadcast.to_string());
         match read(broadcast, &path) {
             Ok(Found::Broadcast(resumed)) => {
                 // Whatever was open before it is over.
-                left.ended.extend(left.open.take());
+                left.ending.extend(left.open.take());
                 if !resumed.is_ending() {
                     left.open = Some(resumed);
                 } else if resumed.is_unfinished() {
-                    left.ended.push(resumed);
+                    left.ending.push(resumed);
+                } else {
+                    // A clock that was wrong then or is now counts as no time.
+                    let ago = folder::last_change(&path).and_then(|at| at.elapsed().ok()).unwrap_or_default();
+                    left.ended.push((resumed, ago));
                 }
             }
-            Ok(Found::Nothing) => {}
+            // Nobody has ever seen it.
+            Ok(Found::Nothing) => folder::remove_broadcast(&path, out),
             Err(error) => {
                 tracing::warn!(stream = %left.name, "{broadcast} is left as it is: {error}");
             }
@@ -88,17 +101,8 @@ fn read(broadcast: BroadcastId, path: &Path) -> Result<Found, crate::hls::Unread
     Resumed::read(broadcast, &folder::objects(path), |object| {
         let path = path.join(object.to_string());
         match object {
-            Object::Playlist(_) => read_file(&path, MOST_PLAYLIST_BYTES).filter(|text| !text.is_empty()),
-            Object::Header(..) | Object::Segment(..) => read_file(&path, MOST_BOX_BYTES),
+            Object::Playlist(_) => folder::read_file(&path, MOST_PLAYLIST_BYTES).filter(|text| !text.is_empty()),
+            Object::Header(..) | Object::Segment(..) => folder::read_file(&path, MOST_BOX_BYTES),
         }
     })
-}
-
-/// The beginning of a file; what is behind a link is not ours.
-fn read_file(path: &Path, most_bytes: u64) -> Option<Bytes> {
-    // A regular file a moment ago, or it would not be here.
-    let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()))?;
-    let mut bytes = Vec::new();
-    file.take(most_bytes).read_to_end(&mut bytes).ok()?;
-    Some(bytes.into())
 }

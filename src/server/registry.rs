@@ -82,19 +82,42 @@ impl<T> Registry<T> {
         if names.holders.get(name).is_some_and(|holder| holder.is_live && !self.has_to_give_way(holder, &credential)) {
             return Err(Taken);
         }
-        let id = names.next_id;
-        names.next_id += 1;
-        let heard = Arc::new(Heard(AtomicU64::new(self.now_ms())));
-        let (ask, requests) = oneshot::channel();
-        let holder = Holder { id, credential, heard: Arc::clone(&heard), is_live: true, ask };
-        let before = names.holders.insert(name.clone(), holder);
+        let (claim, before) = self.take(&mut names, name, credential, true);
         drop(names);
         let handover = before.and_then(|before| {
             let (answer, handover) = oneshot::channel();
             // Nobody there any more: nothing is handed on.
             before.ask.send(Request(answer)).is_ok().then_some(Handover(handover))
         });
-        Ok((Claim { registry: Arc::clone(self), name: name.clone(), id, heard, requests }, handover))
+        Ok((claim, handover))
+    }
+
+    /// Offers a name that nobody holds or offers.
+    pub(super) fn offer_free(self: &Arc<Self>, name: &StreamName) -> Option<Offer<T>> {
+        let mut names = self.lock();
+        let is_free = !names.holders.contains_key(name);
+        is_free.then(|| Offer(self.take(&mut names, name, Credential::None, false).0))
+    }
+
+    /// Whether a name belongs to a publisher, or is kept for one.
+    pub(super) fn is_held(&self, name: &StreamName) -> bool {
+        self.lock().holders.contains_key(name)
+    }
+
+    fn take(
+        self: &Arc<Self>,
+        names: &mut Names<T>,
+        name: &StreamName,
+        credential: Credential,
+        is_live: bool,
+    ) -> (Claim<T>, Option<Holder<T>>) {
+        let id = names.next_id;
+        names.next_id += 1;
+        let heard = Arc::new(Heard(AtomicU64::new(self.now_ms())));
+        let (ask, requests) = oneshot::channel();
+        let holder = Holder { id, credential, heard: Arc::clone(&heard), is_live, ask };
+        let before = names.holders.insert(name.clone(), holder);
+        (Claim { registry: Arc::clone(self), name: name.clone(), id, heard, requests }, before)
     }
 
     fn has_to_give_way(&self, holder: &Holder<T>, to: &Credential) -> bool {

@@ -73,7 +73,7 @@ impl House {
     }
 
     fn broadcasts(&self, stream_key: &str) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.folder.path().join("live").join(stream_key)).unwrap();
+        let entries = fs::read_dir(self.folder.path().join("live").join(stream_key)).into_iter().flatten();
         let mut folders: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
         folders.sort();
         folders
@@ -537,6 +537,122 @@ async fn p10_after_a_restart_without_its_publisher_a_broadcast_ends_after_the_gr
     send_film(&mut client.unwrap()).await;
     sleep(Duration::from_secs(1)).await;
     assert_eq!(house.broadcasts("a").len(), 2, "a new one under the same name");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_may_leave_broadcasts_open_for_the_next_server() {
+    let house = house_with(&[("open", "true"), ("stop", "keep")]);
+    let (client, task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    send_film(&mut client).await;
+    house.stopper.stop();
+    task.await.unwrap();
+    let before = house.playlist("a", "video");
+    assert!(before.contains("#EXTINF") && !before.contains("#EXT-X-ENDLIST"), "{before}");
+
+    let (house, _tasks) = house.restart().await;
+    let (client, _task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    send_film(&mut client).await;
+    client.unpublish().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let after = house.playlist("a", "video");
+    assert!(after.contains(before.split_once("#EXT-X-MAP").unwrap().1), "{before}{after}");
+    assert_eq!(after.matches("#EXT-X-DISCONTINUITY\n").count(), 1, "{after}");
+}
+
+/// The governor of a house at work, until it is dropped.
+fn govern(house: &House) -> AbortOnDrop {
+    AbortOnDrop::spawn(Arc::clone(&house.context.governor).run(Arc::clone(&house.context.registry)))
+}
+
+/// A whole broadcast of the film, at once.
+async fn broadcast(house: &House, stream_key: &str) {
+    let (client, _task) = house.publish(stream_key).await;
+    let mut client = client.unwrap();
+    send_film(&mut client).await;
+    client.unpublish().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert!(house.playlist(stream_key, "video").ends_with("#EXT-X-ENDLIST\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ended_broadcast_leaves_after_its_time_and_nothing_that_is_listed_before() {
+    let house = house_with(&[("open", "true"), ("retain", "60s")]);
+    let _governor = govern(&house);
+    broadcast(&house, "a").await;
+    broadcast(&house, "b").await;
+    fs::write(house.broadcasts("b")[0].join("notes.txt"), "somebody else's").unwrap();
+    let index = |name| house.folder.path().join("live").join(name).join("index.m3u8");
+    sleep(Duration::from_secs(55)).await;
+    assert!(index("a").exists());
+    let held = house.files().len();
+    sleep(Duration::from_secs(10)).await;
+    // Whoever has a playlist may still ask for the 13.7 s that it lists.
+    assert!(!index("a").exists());
+    assert_eq!(house.files().len(), held - 2, "the multivariant playlists");
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(house.files(), [house.broadcasts("b")[0].join("notes.txt")], "what is not ours stays");
+    assert!(!house.folder.path().join("live/a").exists());
+
+    // The name is as good as new, and its next broadcast is left alone.
+    broadcast(&house, "a").await;
+    sleep(Duration::from_secs(30)).await;
+    assert!(index("a").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_taken_again_keeps_its_address_when_the_broadcast_before_leaves() {
+    let house = house_with(&[("open", "true"), ("retain", "10s")]);
+    let _governor = govern(&house);
+    broadcast(&house, "a").await;
+    let (client, _task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    send_film(&mut client).await;
+    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
+    let start = Instant::now();
+    for (tag, time) in film.round(1) {
+        tokio::time::sleep_until(start + time).await;
+        client.send(tag, time).await.unwrap();
+    }
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(house.broadcasts("a").len(), 1, "the first one has left");
+    let index = fs::read_to_string(house.folder.path().join("live/a/index.m3u8")).unwrap();
+    let broadcast = house.broadcasts("a").pop().unwrap();
+    assert!(index.contains(broadcast.file_name().unwrap().to_str().unwrap()), "{index}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_folder_stays_below_max_disk_ended_broadcasts_leave_and_a_live_one_has_gaps() {
+    let house = house_with(&[("open", "true"), ("max-disk", "2M"), ("window", "20")]);
+    let _governor = govern(&house);
+    let size = || folder::size(house.folder.path());
+    broadcast(&house, "first").await;
+    broadcast(&house, "second").await;
+    assert!((1_300_000..1_900_000).contains(&size()), "{}", size());
+    // In 40 s more than fits: the older ones leave, the oldest first.
+    let (client, task) = house.publish("a").await;
+    let mut client = client.unwrap();
+    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
+    let start = Instant::now();
+    for round in 0..8 {
+        for (tag, time) in film.round(round) {
+            tokio::time::sleep_until(start + time).await;
+            client.send(tag, time).await.unwrap();
+        }
+        assert!(size() < 2_050_000, "{} bytes in round {round}", size());
+        assert_eq!(missing(house.folder.path()), [] as [String; 0]);
+    }
+    assert!(house.broadcasts("first").is_empty() && house.broadcasts("second").is_empty());
+    let playlist = house.playlist("a", "video");
+    assert!(playlist.contains("#EXT-X-GAP\n") && playlist.matches(".mp4\n").count() == 20, "{playlist}");
+    let gaps = playlist.matches("#EXT-X-GAP\n").count();
+    assert!(gaps < 20, "what leaves makes room: {playlist}");
+    let refusal = house.publish("b").await.0.err().map(|error| format!("{error:#}"));
+    assert!(refusal.is_none_or(|refusal| refusal.contains("NetStream.Publish.Denied")));
+    client.unpublish().await.unwrap();
+    drop(client);
+    task.await.unwrap();
 }
 
 /// A disk that does not answer as long as somebody holds the lock.
