@@ -348,7 +348,7 @@ fn p8_every_legal_session_is_taken() {
         let sized = |tag: &&FilmTag| message_in(chunk_bytes, if tag.0 == 8 { 4 } else { 6 }, tag.0, 1, tag.1, &tag.2);
         some.iter().flat_map(sized).collect()
     };
-    let goodbye = peer::command(1, &[text("deleteStream"), number(4.0), NULL.to_vec(), number(1.0)]);
+    let goodbye = peer::goodbye();
     let first_keys = |bytes: usize| -> Vec<u8> {
         let early = film.iter().filter(|tag| tag.1 < 2_500);
         early.flat_map(|tag| message_in(bytes, if tag.0 == 8 { 4 } else { 6 }, tag.0, 1, tag.1, &tag.2)).collect()

@@ -44,10 +44,6 @@ fn send_films(peer: &mut Peer, speed: u32, is_over: impl Fn(Duration) -> bool) -
     samples
 }
 
-fn goodbye() -> Vec<u8> {
-    peer::command(1, &[text("deleteStream"), number(4.0), NULL.to_vec(), number(1.0)])
-}
-
 fn index(server: &Server, name: &str) -> PathBuf {
     server.folder().join("live").join(name).join("index.m3u8")
 }
@@ -95,7 +91,7 @@ fn p6_a_live_name_belongs_to_its_publisher() {
         drop(over);
         first.join().unwrap()
     });
-    first.send(&goodbye());
+    first.send(&peer::goodbye());
     assert_eq!(samples_of(&index(&server, "mine")), sent, "the first does not lose a byte");
 }
 
@@ -130,7 +126,7 @@ fn p7_a_stream_holds_no_more_than_its_window_and_what_left_it_whatever_it_sends(
     ];
     for (name, kind, bytes) in &streams {
         let mut peer = Peer::publishing(server.address(), "live", name);
-        peer.send(&[&start(*kind)[..], bytes, &goodbye()].concat());
+        peer.send(&[&start(*kind)[..], bytes, &peer::goodbye()].concat());
         peer.hears("NetStream.Unpublish.Success", SOON);
     }
     let ended = Instant::now();
@@ -281,7 +277,7 @@ fn assert_goes_on(server: &Server, disturb: impl FnOnce(SocketAddr)) {
         drop(over);
         sender.join().unwrap()
     });
-    peer.send(&goodbye());
+    peer.send(&peer::goodbye());
     assert_eq!(samples_of(&index(server, "steady")), sent);
 }
 
@@ -298,7 +294,7 @@ fn p14_with_48_descriptors_and_120_connections_a_stream_goes_on() {
         thread::sleep(Duration::from_millis(200));
         let mut newcomer = Peer::publishing(address, "live", "newcomer");
         send_films(&mut newcomer, 10, |elapsed| elapsed > Duration::from_secs(1));
-        newcomer.send(&goodbye());
+        newcomer.send(&peer::goodbye());
     });
     assert!(samples_of(&index(&server, "newcomer")) > 100);
 }

@@ -89,6 +89,11 @@ pub(crate) fn publish(name: &str) -> Vec<u8> {
     command(1, &[text("publish"), number(3.0), NULL.to_vec(), text(name), text("live")])
 }
 
+/// The end of a publish.
+pub(crate) fn goodbye() -> Vec<u8> {
+    command(1, &[text("deleteStream"), number(4.0), NULL.to_vec(), number(1.0)])
+}
+
 /// All up to the publish.
 pub(crate) fn opening(app: &str, name: &str) -> Vec<u8> {
     [hello(), connect(app), create_stream(), publish(name)].concat()
