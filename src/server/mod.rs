@@ -30,6 +30,7 @@ mod listener;
 mod publisher;
 mod recovery;
 mod registry;
+mod service;
 mod socket;
 mod stalled;
 mod stop;
@@ -61,6 +62,7 @@ use self::clock::Clock;
 use self::governor::Governor;
 use self::limits::{Gate, Limits};
 use self::registry::Registry;
+use self::service::{Inherited, Manager};
 use self::store::{DiskStore, Durability, MakeStore};
 use self::tls::Identity;
 use self::work_queue::WorkQueue;
@@ -95,7 +97,7 @@ pub enum WhenTaken {
 }
 
 impl Server {
-    /// Makes and locks the output folder, and takes the ports.
+    /// Makes and locks the output folder, and takes the ports: those that a service manager holds for us, or our own.
     ///
     /// # Errors
     /// The folder cannot be made, another process writes to it, or a port cannot be had.
@@ -103,23 +105,31 @@ impl Server {
         let out = &config.out.0;
         fs::create_dir_all(out).with_context(|| format!("make the output folder {}", out.display()))?;
         let lock = folder::Lock::take(out)?;
-        let rtmp = listener::bind(config.rtmp.0, rtmp_taken)
-            .with_context(|| format!("listen for RTMP on {} (--rtmp)", config.rtmp.0))?;
+        let mut inherited = Inherited::from_env();
+        let rtmp = match inherited.take("rtmp")? {
+            Some(listener) => listener,
+            None => listener::bind(config.rtmp.0, rtmp_taken)
+                .with_context(|| format!("listen for RTMP on {} (--rtmp)", config.rtmp.0))?,
+        };
         let rtmps = match (config.rtmps.0, &config.tls_cert.0, &config.tls_key.0) {
             (Some(address), Some(certificate), Some(key)) => {
                 let identity = Identity::read(certificate, key)?;
-                let listener = listener::bind(address, WhenTaken::Fail)
-                    .with_context(|| format!("listen for RTMPS on {address} (--rtmps)"))?;
+                let listener = match inherited.take("rtmps")? {
+                    Some(listener) => listener,
+                    None => listener::bind(address, WhenTaken::Fail)
+                        .with_context(|| format!("listen for RTMPS on {address} (--rtmps)"))?,
+                };
                 Some((listener, identity))
             }
             _ => None,
         };
-        let http = match config.http.0 {
-            Some(address) => Some(
+        let http = match (inherited.take("http")?, config.http.0) {
+            (Some(listener), _) => Some(listener),
+            (None, Some(address)) => Some(
                 listener::bind(address, http_taken)
                     .with_context(|| format!("listen for HTTP on {address} (--http)"))?,
             ),
-            None => None,
+            (None, None) => None,
         };
         Ok(Self { rtmp, rtmps, http, door: Door::new(config)?, lock, config: config.clone() })
     }
@@ -194,11 +204,15 @@ impl Server {
         let _governor = AbortOnDrop::spawn(governor);
         let broadcasters = listener::serve(self.rtmp, rtmps, tasks, context, stop_word);
         tokio::pin!(broadcasters);
+        let manager = Manager::from_env();
+        manager.tell_ready();
         tokio::select! {
             () = stop => {}
-            // It ends only when told to.
+            // They end only when told to.
             () = &mut broadcasters => return Ok(()),
+            () = manager.keep_telling() => return Ok(()),
         }
+        manager.tell_stopping();
         stopper.stop();
         broadcasters.await;
         // A callback that does not answer holds up nobody for long.

@@ -65,7 +65,6 @@ impl Server {
             .env("UPSCOPE_WINDOW", "1000")
             .env("UPSCOPE_OUT", folder.path())
             .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
