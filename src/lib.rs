@@ -25,6 +25,10 @@
 //! - An object is put before a playlist lists it, a name is never used for other content, and a sample's bytes are never
 //!   changed but for the length prefixes of its NAL units.
 
+// What the tests of the core share says `upscope`, here too.
+#[cfg(test)]
+extern crate self as upscope;
+
 pub mod amf0;
 pub mod codec;
 pub mod id3;
