@@ -151,6 +151,12 @@ impl Packager {
         self.presentation.handle_lost(lost);
     }
 
+    /// Nothing could be written since `since` on the monotonic clock, or everything can. What was listed later than it
+    /// should have been is deleted as much later.
+    pub fn handle_outage(&mut self, since: Option<Duration>, now: Moment) {
+        self.presentation.handle_outage(since, now.monotonic);
+    }
+
     /// Somebody removed the folder with all that was put: what was listed becomes gaps.
     pub fn handle_vanished(&mut self) {
         self.presentation.handle_vanished();

@@ -80,18 +80,18 @@ fn an_upgrade_refuses_no_connection_and_the_broadcast_goes_on() {
     assert_eq!(server.address(), address);
     const UPGRADES: usize = 3;
     for _ in 0..UPGRADES {
-        let mut publisher = Peer::publish(address, "live", "a");
+        let mut publisher = Peer::publishing(address, "live", "a");
         assert!(publisher.send(&film));
         server.signal("TERM");
         let stopped = server.stopped();
         assert!(stopped.status.success(), "{}", stopped.log);
         // Nobody serves now, and yet one can connect.
-        let waiting = thread::spawn(move || Peer::publish(address, "live", "b"));
+        let waiting = thread::spawn(move || Peer::publishing(address, "live", "b"));
         thread::sleep(Duration::from_millis(100));
         server = start_with_socket(&socket, stopped.folder);
         drop(waiting.join().unwrap());
     }
-    let mut publisher = Peer::publish(address, "live", "a");
+    let mut publisher = Peer::publishing(address, "live", "a");
     publisher.send(&[film, peer::goodbye()].concat());
     let output = Output::await_end(&server.folder().join("live/a/index.m3u8"));
     for rendition in output.renditions() {

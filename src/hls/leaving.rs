@@ -13,7 +13,11 @@ const MOST_PER_RENDITION: usize = 1_024;
 
 /// What left the playlists of a broadcast, in the order in which it may be deleted.
 #[derive(Debug, Default)]
-pub(super) struct Leaving(VecDeque<Departed>);
+pub(super) struct Leaving {
+    departed: VecDeque<Departed>,
+    /// Since when nothing can be put: nothing is deleted either.
+    outage_since: Option<Duration>,
+}
 
 /// A segment that left its playlist.
 #[derive(Debug)]
@@ -31,7 +35,7 @@ pub(super) struct Departed {
 impl Leaving {
     /// Takes what has just left a playlist.
     pub(super) fn add(&mut self, track: TrackId, removed: Vec<Removed>, now: Duration) {
-        self.0.extend(removed.into_iter().map(|Removed { segment, keep_for }| Departed {
+        self.departed.extend(removed.into_iter().map(|Removed { segment, keep_for }| Departed {
             track,
             number: segment.number,
             header: segment.header,
@@ -43,7 +47,7 @@ impl Leaving {
 
     /// Takes what left a playlist of a former process.
     pub(super) fn resume(&mut self, track: TrackId, numbers: &[u64], due: Duration) {
-        self.0.extend(numbers.iter().map(|number| Departed {
+        self.departed.extend(numbers.iter().map(|number| Departed {
             track,
             number: *number,
             // Which one it was is not known: all are kept as long.
@@ -51,22 +55,36 @@ impl Leaving {
             may_exist: true,
             due,
         }));
-        self.0.make_contiguous().sort_by_key(|departed| departed.due);
+        self.departed.make_contiguous().sort_by_key(|departed| departed.due);
     }
 
     /// The next segment whose time is over, or that is one too many for so many renditions.
     pub(super) fn next(&mut self, now: Duration, renditions: usize) -> Option<Departed> {
-        let is_full = self.0.len() > MOST_PER_RENDITION * renditions.max(1);
-        self.0.pop_front_if(|departed| departed.due <= now || is_full)
+        let is_full = self.departed.len() > MOST_PER_RENDITION * renditions.max(1);
+        let is_outage = self.outage_since.is_some();
+        self.departed.pop_front_if(|departed| is_full || departed.due <= now && !is_outage)
     }
 
     /// When the next segment may be deleted, on the monotonic clock.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.0.front().map(|departed| departed.due)
+        self.departed.front().filter(|_| self.outage_since.is_none()).map(|departed| departed.due)
+    }
+
+    /// Nothing could be put since `since`, or everything can. Viewers have seen the playlists that late.
+    pub(super) fn handle_outage(&mut self, since: Option<Duration>, now: Duration) {
+        match (self.outage_since, since) {
+            (None, Some(_)) => self.outage_since = since,
+            (Some(began), None) => {
+                self.outage_since = None;
+                let late = now.saturating_sub(began);
+                self.departed.iter_mut().for_each(|departed| departed.due += late);
+            }
+            _ => {}
+        }
     }
 
     /// The oldest header that a segment of the track still needs.
     pub(super) fn oldest_header(&self, track: TrackId) -> Option<u32> {
-        self.0.iter().find(|departed| departed.track == track).map(|departed| departed.header)
+        self.departed.iter().find(|departed| departed.track == track).map(|departed| departed.header)
     }
 }

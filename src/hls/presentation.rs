@@ -310,6 +310,11 @@ impl Presentation {
         }
     }
 
+    /// Nothing could be put since `since`, or everything can. Viewers have seen the playlists that late.
+    pub fn handle_outage(&mut self, since: Option<Duration>, now: Duration) {
+        self.leaving.handle_outage(since, now);
+    }
+
     /// A segment that was to be put is not there: it becomes a gap.
     pub fn handle_lost(&mut self, lost: &Key) {
         let Some(Object::Segment(track, number)) = self.object(lost) else { return };

@@ -109,6 +109,8 @@ impl Broadcast {
 
     /// Passes on what the packager has for the disk and for the log.
     pub(super) fn pass_on(&mut self) {
+        let failing_since = self.writer.failing_since().map(|instant| self.clock.monotonic(instant));
+        self.packager.handle_outage(failing_since, self.clock.now());
         self.drain();
         for lost in self.writer.take_lost() {
             self.packager.handle_lost(&lost);

@@ -27,6 +27,11 @@ impl Clock {
         }
     }
 
+    /// What the monotonic time of a [`Moment`] was or will be at `instant`.
+    pub(super) fn monotonic(self, instant: Instant) -> Duration {
+        instant.saturating_duration_since(self.start)
+    }
+
     /// When the monotonic time of a [`Moment`] will be `monotonic`.
     pub(super) fn instant(self, monotonic: Duration) -> Instant {
         self.start + monotonic.min(FAR)

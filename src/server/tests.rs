@@ -953,6 +953,19 @@ fn assert_is_ended_and_whole(house: &House, case: &str) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn p13_a_disk_that_takes_nothing_for_4_s_delays_and_what_is_listed_late_is_deleted_late() {
+    for at in (0..200).step_by(13) {
+        let until = std::sync::OnceLock::new();
+        let fail = move |operation| {
+            let is_over =
+                operation < at || Instant::now() > *until.get_or_init(|| Instant::now() + Duration::from_secs(4));
+            if is_over { Ok(()) } else { Err(std::io::ErrorKind::StorageFull.into()) }
+        };
+        broadcast_before_the_judge(&format!("from operation {at} for 4 s"), fail).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn p13_a_disk_that_takes_nothing_for_a_while_costs_gaps_and_the_output_is_back_by_itself() {
     for at in (0..80).step_by(9) {
         let (house, _) = broadcast_on_a_faulty_disk(2, at, Fault::For(Duration::from_secs(9))).await;

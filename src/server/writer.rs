@@ -52,6 +52,9 @@ pub(super) struct Writer {
     queue: VecDeque<Action>,
     queued_bytes: usize,
     in_flight_bytes: usize,
+    /// When the batch in flight, or the last one, began.
+    started_at: Instant,
+    failing_since: Option<Instant>,
     trouble: Option<Trouble>,
     /// Segments that are not whole and never will be, the oldest first.
     lost: VecDeque<Key>,
@@ -125,6 +128,8 @@ impl Writer {
             queue: VecDeque::new(),
             queued_bytes: 0,
             in_flight_bytes: 0,
+            started_at: Instant::now(),
+            failing_since: None,
             trouble: None,
             lost: VecDeque::new(),
             untold: Vec::new(),
@@ -167,6 +172,11 @@ impl Writer {
     /// Whether all that was written was removed by somebody, of which the core was not told.
     pub(super) fn take_vanished(&mut self) -> bool {
         std::mem::take(&mut self.has_vanished)
+    }
+
+    /// Since when nothing could be written, while that is so.
+    pub(super) fn failing_since(&self) -> Option<Instant> {
+        self.failing_since
     }
 
     /// Everything is done.
@@ -220,6 +230,7 @@ impl Writer {
         }
         let Some(store) = self.store.take() else { return };
         let batch = std::mem::take(&mut self.queue);
+        self.started_at = Instant::now();
         self.in_flight_bytes = std::mem::take(&mut self.queued_bytes);
         let (tell, in_flight) = oneshot::channel();
         self.in_flight = Some(in_flight);
@@ -268,6 +279,7 @@ impl Writer {
 
     /// All went well.
     fn heal(&mut self, now: Instant) {
+        self.failing_since = None;
         let Some(trouble) = &mut self.trouble else { return };
         if !std::mem::replace(&mut trouble.is_healed, true) && trouble.may_log() {
             let seconds = now.duration_since(trouble.began).as_secs();
@@ -281,6 +293,7 @@ impl Writer {
     /// The first action of `left` failed.
     fn handle_failure(&mut self, store: &mut dyn Store, left: &mut VecDeque<Action>, error: &io::Error, now: Instant) {
         let Some(action) = left.front() else { return };
+        self.failing_since.get_or_insert(self.started_at);
         if self.trouble.as_ref().is_some_and(|trouble| trouble.is_healed && now >= trouble.failed_at + CALM) {
             self.trouble = None;
         }

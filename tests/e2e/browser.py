@@ -47,6 +47,16 @@ def expect_playing_on(seen, seconds, most_pause):
     return [f"longest pause {longest:.1f} s", f"{played:.1f} s further in {wall:.1f} s"]
 
 
+def expect_survived(seen, seconds, most_pause, most_lost):
+    """However often the server went away: nothing fatal, no pause above `most_pause`, little lost, and it moves to the last."""
+    samples, pauses = _movement(seen)
+    played, wall = samples[-1][1] - samples[0][1], (samples[-1][0] - samples[0][0]) / 1000
+    longest = max(length for _, length in pauses)
+    assert longest <= most_pause, f"stood still for {longest:.1f} s; errors: {[each['what'] for each in seen['errors']][-3:]}"
+    assert wall >= seconds and played >= wall - most_lost, f"advanced by {played:.1f} s in {wall:.1f} s"
+    return [f"{played:.1f} s further in {wall:.1f} s", f"longest pause {longest:.1f} s"]
+
+
 def _movement(seen):
     """The samples from the first movement on, and each pause: (when, ms; how long, s)."""
     fatal = [each["what"] for each in seen["errors"] if each["fatal"]]

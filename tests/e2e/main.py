@@ -30,6 +30,12 @@ OFF_AIR_SECONDS = 2
 # EXT-X-PROGRAM-DATE-TIME of more than 1 s (its segment index runs empty), stands still for 1 to 3 s and goes on.
 DROP_PAUSE_LIMIT = 5
 DROP_VIEW_SECONDS = 24
+# The server is killed so often, and lives so long, in seconds. Each time the open segment is lost, and with it up to two
+# seconds of film and the way to the next key frame.
+KILLS = 20
+KILL_EVERY = 5
+KILL_PAUSE_LIMIT = 5
+KILL_LOSS_LIMIT = 2.5
 # hls.js and Shaka Player stay about three target durations behind the newest segment.
 LATENCY_LIMIT = 6 * SEGMENT_SECONDS
 
@@ -37,7 +43,7 @@ report = Report()
 
 
 def main(parts):
-    parts = parts or ["publishers", "codecs", "obs", "players", "drop", "door", "demo"]
+    parts = parts or ["publishers", "codecs", "obs", "players", "drop", "kills", "door", "demo"]
     for folder in (LOGS, WORK / "out", WORK / "chromium"):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -64,6 +70,8 @@ def main(parts):
             play_through_a_drop(clip, window, web)
         if "door" in parts:
             door.knock(guarded, clip, web, report)
+    if "kills" in parts:
+        play_through_kills(clip)
     if "demo" in parts:
         play_demo()
     return report.close()
@@ -260,6 +268,46 @@ def look_on(player, page):
     with report.check(f"{player}: plays on after a drop of {OFF_AIR_SECONDS} s") as notes:
         seen = browser.watch(f"drop-{simple(player)}", page, DROP_VIEW_SECONDS)
         notes += browser.expect_playing_on(seen, DROP_VIEW_SECONDS - 1, DROP_PAUSE_LIMIT)
+
+
+def play_through_kills(clip):
+    """upscope is killed and started again, many times; the broadcaster's program comes back by itself, the viewer stays."""
+    with stopped_at_the_end(Upscope("kills", window=6)) as upscope:
+        web = WebServer([upscope])
+        url = web.playlist_url(upscope, "survivor")
+        watcher = Watcher(url)
+        over = threading.Event()
+
+        def broadcast():
+            while not over.is_set():
+                encoder = on_the_air("survivor", clip, upscope)
+                while encoder.is_alive() and not over.wait(0.1):
+                    pass
+                encoder.stop(signal.SIGINT)
+
+        def kill():
+            try:
+                for count in range(KILLS):
+                    # Anywhere in a segment.
+                    time.sleep(KILL_EVERY + count % 5 * 0.37)
+                    upscope.kill_and_start()
+                time.sleep(KILL_EVERY)
+            finally:
+                over.set()
+
+        def look_on():
+            with report.check(f"hls.js: plays on through {KILLS} kills of the server") as notes:
+                wait_until(lambda: all(len(each.segments) >= 2 for each in wait_for_playlist(url)), 20, "two segments")
+                seconds = KILLS * (KILL_EVERY + 0.74)
+                seen = browser.watch("kills-hls-js", player_pages(web, url)["hls.js"], seconds)
+                notes += browser.expect_survived(seen, seconds - 1, KILL_PAUSE_LIMIT, KILLS * KILL_LOSS_LIMIT)
+        together(broadcast, kill, look_on)
+
+        with report.check("kills: the same playlist all the time, with discontinuities") as notes:
+            assert len(list(upscope.out.glob("live/survivor/~*"))) == 1, "there is more than one broadcast"
+            notes += [f"{each.discontinuity_sequence + each.discontinuities} discontinuities" for each in media_playlists(url)]
+        came_to_an_end("kills", url, watcher, most_discontinuities=7)
+        web.process.stop()
 
 
 def play_demo():

@@ -19,10 +19,19 @@ class Upscope:
         self.out.mkdir(parents=True)
         self.port = free_port()
         self.app_url = f"rtmp://127.0.0.1:{self.port}/live"
-        self.process = Process(name, [
+        self.window, self.options = window, options
+        self.start()
+
+    def start(self):
+        self.process = Process(self.out.name, [
             UPSCOPE, "serve", "--rtmp", f"127.0.0.1:{self.port}", "--out", self.out,
-            "--segment", SEGMENT_SECONDS, "--window", window, *options])
+            "--segment", SEGMENT_SECONDS, "--window", self.window, *self.options])
         wait_for_port(self.port, self.process)
+
+    def kill_and_start(self):
+        """As a crash does, and whoever looks after it."""
+        self.process.stop(signal.SIGKILL)
+        self.start()
 
     def stop(self):
         """The exit code after a polite SIGTERM."""
