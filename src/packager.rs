@@ -151,8 +151,8 @@ impl Packager {
         self.presentation.handle_lost(lost);
     }
 
-    /// Nothing could be written since `since` on the monotonic clock, or everything can. What was listed later than it
-    /// should have been is deleted as much later.
+    /// Playlists could not be written since `since` on the monotonic clock, or all are. What left one later than it should
+    /// have is deleted as much later.
     pub fn handle_outage(&mut self, since: Option<Duration>, now: Moment) {
         self.presentation.handle_outage(since, now.monotonic);
     }

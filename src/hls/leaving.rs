@@ -15,7 +15,7 @@ const MOST_PER_RENDITION: usize = 1_024;
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
     departed: VecDeque<Departed>,
-    /// Since when nothing can be put: nothing is deleted either.
+    /// Since when playlists cannot be put: what has left them since is not deleted.
     outage_since: Option<Duration>,
 }
 
@@ -28,8 +28,17 @@ pub(super) struct Departed {
     header: u32,
     /// There may be a file.
     pub(super) may_exist: bool,
-    /// On the monotonic clock.
+    /// When it left its playlist, on the monotonic clock.
+    left_at: Duration,
+    /// When nobody may ask for it any more.
     due: Duration,
+}
+
+impl Departed {
+    /// Whether viewers could see that it has left its playlist, though there is an outage.
+    fn has_been_seen(&self, outage_since: Option<Duration>) -> bool {
+        outage_since.is_none_or(|since| self.left_at < since)
+    }
 }
 
 impl Leaving {
@@ -41,19 +50,21 @@ impl Leaving {
             header: segment.header,
             // A gap may be a file that was there but not yet listed, or could not be written whole.
             may_exist: !segment.is_gap || segment.bytes > 0,
+            left_at: now,
             due: now + keep_for,
         }));
     }
 
     /// Takes what left a playlist of a former process.
-    pub(super) fn resume(&mut self, track: TrackId, numbers: &[u64], due: Duration) {
+    pub(super) fn resume(&mut self, track: TrackId, numbers: &[u64], now: Duration, keep_for: Duration) {
         self.departed.extend(numbers.iter().map(|number| Departed {
             track,
             number: *number,
             // Which one it was is not known: all are kept as long.
             header: 0,
             may_exist: true,
-            due,
+            left_at: now,
+            due: now + keep_for,
         }));
         self.departed.make_contiguous().sort_by_key(|departed| departed.due);
     }
@@ -61,23 +72,25 @@ impl Leaving {
     /// The next segment whose time is over, or that is one too many for so many renditions.
     pub(super) fn next(&mut self, now: Duration, renditions: usize) -> Option<Departed> {
         let is_full = self.departed.len() > MOST_PER_RENDITION * renditions.max(1);
-        let is_outage = self.outage_since.is_some();
-        self.departed.pop_front_if(|departed| is_full || departed.due <= now && !is_outage)
+        let outage_since = self.outage_since;
+        self.departed.pop_front_if(|departed| is_full || departed.due <= now && departed.has_been_seen(outage_since))
     }
 
     /// When the next segment may be deleted, on the monotonic clock.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.departed.front().filter(|_| self.outage_since.is_none()).map(|departed| departed.due)
+        let next = self.departed.front().filter(|departed| departed.has_been_seen(self.outage_since));
+        next.map(|departed| departed.due)
     }
 
-    /// Nothing could be put since `since`, or everything can. Viewers have seen the playlists that late.
+    /// Playlists could not be put since `since`, or all are. Viewers have seen that late what left them meanwhile.
     pub(super) fn handle_outage(&mut self, since: Option<Duration>, now: Duration) {
         match (self.outage_since, since) {
             (None, Some(_)) => self.outage_since = since,
             (Some(began), None) => {
                 self.outage_since = None;
                 let late = now.saturating_sub(began);
-                self.departed.iter_mut().for_each(|departed| departed.due += late);
+                let unseen = self.departed.iter_mut().filter(|departed| !departed.has_been_seen(Some(began)));
+                unseen.for_each(|departed| departed.due += late);
             }
             _ => {}
         }

@@ -166,7 +166,7 @@ impl Presentation {
             let taken = Rendition::resume(rendition, window, resumed.target_duration_s, gone_before);
             // How long they have been leaving is not known: they stay for the whole time once more.
             let keep_for = Duration::from_micros(taken.listed_us) + Duration::from_secs(resumed.target_duration_s);
-            presentation.leaving.resume(taken.track, &rendition.removed, now + keep_for);
+            presentation.leaving.resume(taken.track, &rendition.removed, now, keep_for);
             presentation.renditions.push(taken);
         }
         presentation.renditions.sort_by_key(|rendition| rendition.track);
@@ -310,7 +310,7 @@ impl Presentation {
         }
     }
 
-    /// Nothing could be put since `since`, or everything can. Viewers have seen the playlists that late.
+    /// Playlists could not be put since `since`, or all are. Viewers have seen that late what left them meanwhile.
     pub fn handle_outage(&mut self, since: Option<Duration>, now: Duration) {
         self.leaving.handle_outage(since, now);
     }

@@ -109,8 +109,7 @@ impl Broadcast {
 
     /// Passes on what the packager has for the disk and for the log.
     pub(super) fn pass_on(&mut self) {
-        let failing_since = self.writer.failing_since().map(|instant| self.clock.monotonic(instant));
-        self.packager.handle_outage(failing_since, self.clock.now());
+        self.tell_outage();
         self.drain();
         for lost in self.writer.take_lost() {
             self.packager.handle_lost(&lost);
@@ -138,6 +137,11 @@ impl Broadcast {
         std::mem::take(&mut self.left_out)
     }
 
+    fn tell_outage(&mut self) {
+        let failing_since = self.writer.failing_since().map(|instant| self.clock.monotonic(instant));
+        self.packager.handle_outage(failing_since, self.clock.now());
+    }
+
     fn drain(&mut self) {
         while let Some(action) = self.packager.poll_action() {
             self.has_output = true;
@@ -158,7 +162,8 @@ impl Broadcast {
     }
 
     /// Whether there is something left to do, now or later.
-    fn is_unfinished(&self) -> bool {
+    fn is_unfinished(&mut self) -> bool {
+        self.tell_outage();
         self.due().is_some() || !self.writer.is_idle()
     }
 

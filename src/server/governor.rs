@@ -108,6 +108,11 @@ impl Governor {
     pub(super) async fn run(self: Arc<Self>, registry: Arc<Registry<Box<Broadcast>>>) {
         let mut leaving = Vec::new();
         loop {
+            sleep(LOOK_EVERY).await;
+            // Work that comes each second would keep every thread that ever worked from its rest.
+            if !self.has_to_look(&leaving) {
+                continue;
+            }
             let (this, names) = (Arc::clone(&self), Arc::clone(&registry));
             let looked = spawn_blocking(move || {
                 this.look(&names, &mut leaving);
@@ -115,8 +120,17 @@ impl Governor {
             });
             // An error is a panic, which has been reported.
             leaving = looked.await.unwrap_or_default();
-            sleep(LOOK_EVERY).await;
         }
+    }
+
+    fn has_to_look(&self, leaving: &[Leaving]) -> bool {
+        let now = Instant::now();
+        let Bounds { retain, max_disk, min_free } = self.bounds;
+        let is_over = |ended: &Ended| retain.is_some_and(|retain| now >= ended.at + retain);
+        max_disk.is_some()
+            || min_free.is_some()
+            || leaving.iter().any(|leaving| now >= leaving.gone_at)
+            || self.ended.lock().unwrap_or_else(PoisonError::into_inner).front().is_some_and(is_over)
     }
 
     fn look(&self, registry: &Arc<Registry<Box<Broadcast>>>, leaving: &mut Vec<Leaving>) {

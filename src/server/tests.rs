@@ -634,6 +634,7 @@ async fn the_folder_stays_below_max_disk_ended_broadcasts_leave_and_a_live_one_h
     broadcast(&house, "first").await;
     broadcast(&house, "second").await;
     assert!((1_300_000..1_900_000).contains(&size()), "{}", size());
+    let mut has_recovered = false;
     // In 40 s more than fits: the older ones leave, the oldest first.
     let (client, task) = house.publish("a").await;
     let mut client = client.unwrap();
@@ -645,13 +646,16 @@ async fn the_folder_stays_below_max_disk_ended_broadcasts_leave_and_a_live_one_h
             client.send(tag, time).await.unwrap();
         }
         assert!(size() < 2_050_000, "{} bytes in round {round}", size());
+        let playlist = house.playlist("a", "video");
+        let before_last = playlist.rsplit("#EXT-X-PROGRAM-DATE-TIME").next().unwrap_or_default();
+        has_recovered |= playlist.contains("#EXT-X-GAP\n") && !before_last.contains("#EXT-X-GAP\n");
         assert_eq!(missing(house.folder.path()), [] as [String; 0]);
     }
     assert!(house.broadcasts("first").is_empty() && house.broadcasts("second").is_empty());
     let playlist = house.playlist("a", "video");
     assert!(playlist.contains("#EXT-X-GAP\n") && playlist.matches(".mp4\n").count() == 20, "{playlist}");
     let gaps = playlist.matches("#EXT-X-GAP\n").count();
-    assert!(gaps < 20, "what leaves makes room: {playlist}");
+    assert!(gaps < 20 || has_recovered, "what leaves makes room: {playlist}");
     let refusal = house.publish("b").await.0.err().map(|error| format!("{error:#}"));
     assert!(refusal.is_none_or(|refusal| refusal.contains("NetStream.Publish.Denied")));
     client.unpublish().await.unwrap();

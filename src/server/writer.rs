@@ -52,9 +52,8 @@ pub(super) struct Writer {
     queue: VecDeque<Action>,
     queued_bytes: usize,
     in_flight_bytes: usize,
-    /// When the batch in flight, or the last one, began.
-    started_at: Instant,
-    failing_since: Option<Instant>,
+    /// Since when there was always a playlist queued or in flight.
+    playlists_wait_since: Option<Instant>,
     trouble: Option<Trouble>,
     /// Segments that are not whole and never will be, the oldest first.
     lost: VecDeque<Key>,
@@ -128,8 +127,7 @@ impl Writer {
             queue: VecDeque::new(),
             queued_bytes: 0,
             in_flight_bytes: 0,
-            started_at: Instant::now(),
-            failing_since: None,
+            playlists_wait_since: None,
             trouble: None,
             lost: VecDeque::new(),
             untold: Vec::new(),
@@ -145,6 +143,9 @@ impl Writer {
         if self.trouble.is_some() && is_playlist(&action) {
             self.queue.retain(|queued| !(is_playlist(queued) && queued.key() == action.key()));
             self.queued_bytes = self.queue.iter().map(cost).sum();
+        }
+        if is_playlist(&action) {
+            self.playlists_wait_since.get_or_insert_with(Instant::now);
         }
         self.queued_bytes += cost(&action);
         join_or_push(&mut self.queue, action);
@@ -174,9 +175,11 @@ impl Writer {
         std::mem::take(&mut self.has_vanished)
     }
 
-    /// Since when nothing could be written, while that is so.
+    /// Since when there is trouble, while playlists wait because of it.
     pub(super) fn failing_since(&self) -> Option<Instant> {
-        self.failing_since
+        let is_trouble = self.trouble.as_ref().is_some_and(|trouble| !trouble.is_healed);
+        // What left a playlist did so a moment before that was queued.
+        self.playlists_wait_since.filter(|_| is_trouble).map(|since| since.checked_sub(RETRY_AFTER).unwrap_or(since))
     }
 
     /// Everything is done.
@@ -230,7 +233,6 @@ impl Writer {
         }
         let Some(store) = self.store.take() else { return };
         let batch = std::mem::take(&mut self.queue);
-        self.started_at = Instant::now();
         self.in_flight_bytes = std::mem::take(&mut self.queued_bytes);
         let (tell, in_flight) = oneshot::channel();
         self.in_flight = Some(in_flight);
@@ -273,13 +275,15 @@ impl Writer {
         left.append(&mut self.queue);
         self.queue = left;
         self.put_in_order();
+        if !self.queue.iter().any(is_playlist) {
+            self.playlists_wait_since = None;
+        }
         self.queued_bytes = self.queue.iter().map(cost).sum();
         self.store = Some(store);
     }
 
     /// All went well.
     fn heal(&mut self, now: Instant) {
-        self.failing_since = None;
         let Some(trouble) = &mut self.trouble else { return };
         if !std::mem::replace(&mut trouble.is_healed, true) && trouble.may_log() {
             let seconds = now.duration_since(trouble.began).as_secs();
@@ -293,7 +297,6 @@ impl Writer {
     /// The first action of `left` failed.
     fn handle_failure(&mut self, store: &mut dyn Store, left: &mut VecDeque<Action>, error: &io::Error, now: Instant) {
         let Some(action) = left.front() else { return };
-        self.failing_since.get_or_insert(self.started_at);
         if self.trouble.as_ref().is_some_and(|trouble| trouble.is_healed && now >= trouble.failed_at + CALM) {
             self.trouble = None;
         }
