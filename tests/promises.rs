@@ -129,6 +129,15 @@ fn greedy() -> Vec<(&'static str, Vec<u8>, usize)> {
             3,
         ),
         ("metadata of 60,000 values", whole(18, &metadata), 20),
+        (
+            "texts at one time",
+            {
+                let text_of = |name| whole(18, &[text(name), text(&"\u{1}".repeat(8000))].concat());
+                let texts = [text_of("onTextData"), text_of("onCuePoint")].concat();
+                [both.clone(), at(&picture, 0), at(&sound, 0), texts.repeat(400)].concat()
+            },
+            5,
+        ),
         ("pictures at one time", [both.clone(), times(&picture, 0, 400)].concat(), 8),
         ("sounds at one time", [both.clone(), times(&sound, 0, 40_000)].concat(), 3),
         (
