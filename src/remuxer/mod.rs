@@ -83,6 +83,9 @@ enum Phase {
 #[derive(Debug, Default)]
 struct Gathering {
     frames: Vec<PlaceableFrame>,
+    /// There are frames of video, and of audio. Noted, as to look for them at each of many would take long.
+    has_video: bool,
+    has_audio: bool,
     /// Each with its timestamp.
     events: Vec<(u32, EventBody)>,
     bytes: usize,
@@ -339,6 +342,10 @@ impl Remuxer {
             Phase::Gathering(gathering) => {
                 gathering.first_timestamp.get_or_insert(frame.timestamp);
                 gathering.bytes += GATHERED_FRAME_BYTES + frame.data.len();
+                match frame.track.kind {
+                    TrackKind::Video => gathering.has_video = true,
+                    TrackKind::Audio => gathering.has_audio = true,
+                }
                 gathering.frames.push(frame);
                 self.check_gathered()
             }
@@ -357,9 +364,7 @@ impl Remuxer {
     /// Starts the broadcast when nothing that was promised is missing, or the wait for it is over.
     fn check_gathered(&mut self) -> Result<(), Error> {
         let Phase::Gathering(gathering) = &mut self.phase else { return Ok(()) };
-        let is_ready = |kind| gathering.frames.iter().any(|frame| frame.track.kind == kind);
-        let has_video = is_ready(TrackKind::Video);
-        let has_audio = is_ready(TrackKind::Audio);
+        let Gathering { has_video, has_audio, .. } = *gathering;
         // What is not carried will not come.
         let is_hopeless = |kind| {
             let mut of_kind = self.tracks.iter().filter(|track| track.id.kind == kind).peekable();
