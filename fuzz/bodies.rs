@@ -13,6 +13,7 @@ use upscope::hls::Window;
 use upscope::media::Moment;
 use upscope::packager::{Packager, Settings};
 use upscope::rtmp::{Connection, Error, Event, MessageKind};
+use upscope::scte35::Section;
 
 /// AMF0 values.
 pub(crate) fn amf0(data: &[u8]) {
@@ -85,11 +86,14 @@ fn converse<'a>(inputs: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Event>, Resu
     (events, connection.handle_bytes(&[]))
 }
 
-/// A message body: the first byte says of which kind. Any input is read as an FLV file, too.
+/// A message body: the first byte says of which kind. Any input is read as an FLV file and as SCTE 35, too.
 pub(crate) fn flv(data: &[u8]) {
     let Some((&kind, rest)) = data.split_first() else { return };
     let body = Bytes::copy_from_slice(rest);
     drop(tags(kind, 7, &body));
+    for section in [Section::parse(data), Section::parse_text(&String::from_utf8_lossy(rest))].into_iter().flatten() {
+        assert_eq!(Section::parse(section.bytes()), Some(section));
+    }
     for file in [body, Bytes::copy_from_slice(data)] {
         if let Ok(tags) = FileTags::new(&file) {
             tags.for_each(drop);

@@ -103,9 +103,14 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "chunk" | "session" => sessions.iter().map(|s| with(0, &s.client[..s.client.len().min(SEED_BYTES)])).collect(),
         "flv" => {
             let kind = |message: &Message| if message.kind == 18 { 2 } else { message.kind - 8 };
-            of_kind(&[8, 9, 18]).iter().map(|message| with(kind(message), &message.payload)).collect()
+            let messages = of_kind(&[8, 9, 18]);
+            let splice = [&b"\x02\0\x08onSCTE35\x02\0\x44"[..], SPLICE].concat();
+            messages.iter().map(|message| with(kind(message), &message.payload)).chain([with(2, &splice)]).collect()
         }
-        "sei" => coded.iter().flat_map(|(_, frame)| [0, 1].map(|which| with(which, frame))).collect(),
+        "sei" => {
+            let frames = coded.iter().map(|(_, frame)| frame.as_slice()).chain([&CAPTIONS[..]]);
+            frames.flat_map(|frame| [0, 1].map(|which| with(which, frame))).collect()
+        }
         _ => {
             let of_codec = |which| coded.iter().map(move |(record, frame)| codec_input(which, record, frame));
             (0..11).flat_map(of_codec).collect()
@@ -115,6 +120,12 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     seeds.dedup();
     seeds
 }
+
+/// User data with a recovery point before it: a control code of CC1, and a packet of service 1.
+const CAPTIONS: [u8; 25] = *b"\x06\x01\xc4\x04\x13\xb5\0\x31GA94\x03\x43\xff\xfc\x94\x20\xff\x02\x22\xfe\x41\x41\xff";
+
+/// SCTE 35 §14.2.
+const SPLICE: &[u8] = b"/DAvAAAAAAAA///wFAVIAACPf+/+c2nALv4AUsz1AAAAAAAKAAhDVUVJAAABNWLbowo=";
 
 /// The first message of a kind, which is mostly a decoder configuration record, with each of those that follow it.
 fn records(session: &Session, kind: u8) -> Vec<(Vec<u8>, Vec<u8>)> {
