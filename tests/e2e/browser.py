@@ -37,6 +37,15 @@ def expect_playing(seen, seconds):
             f"longest pause {longest:.2f} s", f"{pictures} pictures, {seen['dropped']} dropped"]
 
 
+def expect_heard(seen, seconds):
+    """Sound alone: the position moves for `seconds`, nothing fatal."""
+    fatal = [each["what"] for each in seen["errors"] if each["fatal"]]
+    assert not fatal and not seen["media_error"], f"the player gave up: {fatal or seen['media_error']}"
+    heard = seen["samples"][-1][1] - seen["samples"][0][1]
+    assert heard >= seconds, f"advanced by {heard:.1f} s"
+    return [f"{heard:.1f} s heard"]
+
+
 def expect_playing_on(seen, seconds, most_pause):
     """Whatever happens on the way: nothing fatal, no pause above `most_pause`, and the picture gets there."""
     samples, pauses = _movement(seen)

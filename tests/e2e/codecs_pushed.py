@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict, namedtuple
 
+import browser
 import publishers
 from media import decode
 from playlist import wait_for_end
@@ -10,6 +11,7 @@ from server import fetch
 from tools import Process, output_of
 
 SECONDS = 5
+PLAYED_SECONDS = 3
 # Encoder options for picture and sound; what CODECS has to say, and what else has to stand in the multivariant playlist.
 Case = namedtuple("Case", "name video audio codecs attributes")
 
@@ -47,6 +49,9 @@ CASES = [
     Case("vvc", "libvvenc -preset faster -g 50", "aac", "mp4a.40.2", []),
 ]
 
+# What MediaSource.isTypeSupported() cannot tell.
+NOT_IN_CHROMIUM = {"aac-71": "of the channel configurations of AAC it knows those up to 7, and this is 12"}
+
 
 def push_and_compare(case, upscope, web, report):
     program = publishers.modern_ffmpeg()
@@ -73,6 +78,44 @@ def push_and_compare(case, upscope, web, report):
         decode(url, program)
         notes.append(case.codecs)
         notes.append(" and ".join(f"{len(packets)} {codec}" for codec, packets in sorted(served.items())))
+
+
+    with report.check(f"codec {case.name}: hls.js plays it in Chromium, if Chromium takes it") as notes:
+        if case.name in NOT_IN_CHROMIUM:
+            notes.append(f"it does not: {NOT_IN_CHROMIUM[case.name]}")
+            return
+        seen = browser.watch(f"codec-{case.name}", f"{web.base}/players/hlsjs.html?src={url}&codecs={case.codecs}", PLAYED_SECONDS)
+        if not seen["supported"]:
+            notes.append(f"Chromium does not take {case.codecs}")
+        elif "avc" in case.codecs or "," in case.codecs:
+            notes += browser.expect_playing(seen, PLAYED_SECONDS - 1)
+        else:
+            notes += browser.expect_heard(seen, PLAYED_SECONDS - 1)
+
+
+CAPTION_SECONDS = (1, 3)
+
+
+def push_text_and_look(upscope, web, report):
+    """Text for a moment (ffmpeg sends a subtitle as onTextData) reaches a player at that moment."""
+    subtitles = publishers.MEDIA / "captions.srt"
+    subtitles.write_text("".join(
+        f"{number}\n00:00:0{second},000 --> 00:00:0{second},500\nhello at {second}\n\n" for number, second in enumerate(CAPTION_SECONDS)))
+    url = web.playlist_url(upscope, "text")
+    with report.check("onTextData: ffmpeg's text is ID3 in emsg, and hls.js hands it over at its time") as notes:
+        Process("text", [
+            publishers.modern_ffmpeg(), "-hide_banner", "-re", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25",
+            "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000", "-i", subtitles, "-t", SECONDS,
+            "-c:v", *X264.split(), "-c:a", "aac", "-c:s", "text", "-map", "0", "-map", "1", "-map", "2",
+            "-f", "flv", f"{upscope.app_url}/text"]).expect_success(60)
+        wait_for_end(url, 10)
+        seen = browser.watch("text", f"{web.base}/players/hlsjs.html?src={url}", PLAYED_SECONDS)
+        for second in CAPTION_SECONDS:
+            times = [each["pts"] for each in seen["metadata"] if f"hello at {second}" in each["text"] and "onTextData" in each["text"]]
+            assert len(times) == 1, f"'hello at {second}' came {len(times)} times: {seen['metadata']}"
+            # hls.js counts from the first picture, which is shown two frames after it is decoded.
+            assert abs(times[0] - second) < 0.1, f"'hello at {second}' is handed over at {times[0]:.3f} s"
+            notes.append(f"said at {second} s, handed over at {times[0]:.2f} s")
 
 
 def packets_of(program, source):

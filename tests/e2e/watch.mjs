@@ -27,7 +27,8 @@ try {
   await page.goto(task.page);
   await page.waitForSelector("video", { timeout: START_LIMIT_MS, state: "attached" });
   await page.evaluate(probe, PROBE_INTERVAL_MS);
-  await page.waitForFunction(() => window.seen.samples.some(([, time]) => time > window.seen.samples[0][1]), null,
+  await page.waitForFunction(() => window.isSupported?.() === false
+    || window.seen.samples.some(([, time]) => time > window.seen.samples[0][1]), null,
     { timeout: START_LIMIT_MS }).catch(() => {});
   await page.waitForTimeout(task.seconds * 1000);
   Object.assign(seen, await page.evaluate(() => window.report()));
@@ -67,6 +68,8 @@ function probe(interval) {
       size: [video.videoWidth, video.videoHeight],
       duration: Number.isFinite(video.duration) ? video.duration : null,
       colours: window.seen.colours,
+      metadata: window.metadata?.() ?? [],
+      supported: window.isSupported?.() ?? true,
     };
   };
 
