@@ -1,5 +1,5 @@
-//! The fuzz targets' bodies with the stable compiler: over the corpus, over mutations of it, and over all that the fuzzer
-//! ever found (`fuzz/found`).
+//! The fuzz targets' bodies with the stable compiler: over the corpus, over mutations of it, over what the fuzzer came
+//! upon that is worth keeping (`fuzz/kept`), and over all that it ever found (`fuzz/found`).
 
 #![expect(clippy::disallowed_methods, reason = "inputs are read from the disk")]
 
@@ -65,7 +65,7 @@ fn write_seeds() {
     for (target, _) in TARGETS {
         let folder = path("fuzz/corpus").join(target);
         fs::create_dir_all(&folder).unwrap();
-        for (index, seed) in seeds(target).iter().enumerate() {
+        for (index, seed) in [seeds(target), kept(target)].concat().iter().enumerate() {
             fs::write(folder.join(format!("seed-{index}")), seed).unwrap();
         }
     }
@@ -79,6 +79,9 @@ fn run(target: &str) {
         for _ in 0..MUTATIONS {
             body(&random.mutated(&seed));
         }
+    }
+    for input in kept(target) {
+        body(&input);
     }
     for found in found(target) {
         body(&fs::read(found).unwrap());
@@ -150,6 +153,19 @@ fn sessions() -> Vec<Session> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "rec"));
     paths.sort();
     paths.iter().map(|path| Session::read(path)).collect()
+}
+
+/// Inputs that earlier runs of the fuzzer kept, as few as reach all that they reached: in one file, each behind its length.
+fn kept(target: &str) -> Vec<Vec<u8>> {
+    let packed = fs::read(path("fuzz/kept").join(target)).unwrap();
+    let mut inputs = Vec::new();
+    let mut rest = &packed[..];
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let (input, after) = after.split_at(usize::try_from(u32::from_be_bytes(*length)).unwrap());
+        inputs.push(input.to_vec());
+        rest = after;
+    }
+    inputs
 }
 
 fn found(target: &str) -> Vec<PathBuf> {
