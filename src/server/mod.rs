@@ -22,6 +22,7 @@ mod broadcast;
 mod clock;
 pub mod demo;
 mod descriptors;
+mod ending;
 mod folder;
 mod governor;
 mod http;

@@ -6,7 +6,6 @@
 //!       └──→ closed                       └──→ the broadcast is kept for a while, or ended
 //! ```
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -19,18 +18,19 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::Context;
 use super::auth::{Grant, Wish};
 use super::broadcast::{self, Broadcast};
+use super::ending::Ending;
 use super::limits::{Admission, Bitrate, Configurations, Reached};
 use super::registry::{Claim, Request, Taken};
 use super::socket::Pace;
 use super::stop::Stop;
 use super::wire::{MOST_UNSENT_BYTES, Wire};
 use crate::flv::{self, TagBody};
-use crate::rtmp::{self, Connection, Event, Message, MessageKind, Publish};
+use crate::rtmp::{Connection, Event, Message, MessageKind, Publish};
 
 /// From the connection, or from the end of a publish, to the publish: however the bytes are dripped, no longer.
 pub(super) const PUBLISH_WITHIN: Duration = Duration::from_secs(10);
 /// A publisher has to send a whole message, or [`SIGN_OF_LIFE_BYTES`], in this time.
-const SILENCE: Duration = Duration::from_secs(15);
+pub(super) const SILENCE: Duration = Duration::from_secs(15);
 /// What counts as not silent though it is no whole message: a large key frame on a slow uplink, but no dripping.
 const SIGN_OF_LIFE_BYTES: u64 = 16 << 10;
 /// How long a peer may take to read our last words.
@@ -93,41 +93,6 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Pace + Unpin>(
 async fn close<S: AsyncRead + AsyncWrite + Unpin>(wire: Wire<S>) {
     // The connection is over; that our last words did not arrive changes nothing.
     let _ = timeout(CLOSE_WITHIN, wire.close()).await;
-}
-
-/// Why a connection ended.
-enum Ending {
-    /// The peer closed it.
-    Closed,
-    /// The network or the peer broke it.
-    Broken(io::Error),
-    /// The peer broke the protocol.
-    Protocol(rtmp::Error),
-    /// No publish in time.
-    Unpublished,
-    /// Nothing came in time.
-    Silent,
-    /// A limit of ours.
-    Limit(Reached),
-    /// Another connection goes on with the broadcast.
-    TakenOver(Request<Box<Broadcast>>),
-    /// The server stops.
-    Stopped,
-}
-
-impl fmt::Display for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed => f.write_str("the connection was closed without a goodbye"),
-            Self::Broken(error) => write!(f, "the connection broke: {error}"),
-            Self::Protocol(error) => error.fmt(f),
-            Self::Unpublished => write!(f, "no publish within {PUBLISH_WITHIN:?}"),
-            Self::Silent => write!(f, "nothing came for {SILENCE:?}"),
-            Self::Limit(reached) => reached.fmt(f),
-            Self::TakenOver(_) => f.write_str("another connection has taken over"),
-            Self::Stopped => f.write_str("the server stops"),
-        }
-    }
 }
 
 /// Port scanners and health checks come and go; who was closed by us is told about.
