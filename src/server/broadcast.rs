@@ -7,6 +7,7 @@
 //!       └──the connection breaks────────↑
 //! ```
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,9 @@ use crate::config::AtStop;
 use crate::flv::Tag;
 use crate::hls::Resumed;
 use crate::packager::{Notice, Packager, Totals};
+
+/// The longest name of an encoder that is logged, in characters.
+const LONGEST_ENCODER: usize = 64;
 
 /// A broadcast that goes on, is interrupted or has ended.
 pub(super) struct Broadcast {
@@ -298,4 +302,17 @@ async fn linger(mut broadcast: Box<Broadcast>, mut stop: Stop) {
         broadcast.pass_on();
     }
     broadcast.settle().await;
+}
+
+/// Who publishes, for the log.
+pub(super) fn source(peer: SocketAddr, encoder: Option<&str>) -> String {
+    match encoder {
+        Some(encoder) => format!("{peer} with {encoder}"),
+        None => peer.to_string(),
+    }
+}
+
+/// What a peer said, fit for a log line.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().take(LONGEST_ENCODER).flat_map(char::escape_debug).collect()
 }

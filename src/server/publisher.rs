@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Context;
 use super::auth::{Grant, Wish};
-use super::broadcast::{self, Broadcast};
+use super::broadcast::{self, Broadcast, printable, source};
 use super::ending::Ending;
 use super::limits::{Admission, Bitrate, Configurations, Reached};
 use super::registry::{Claim, Request, Taken};
@@ -39,8 +39,6 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 const LAST_BYTES: u64 = 8 << 20;
 /// How often a connection may be refused: one that goes on guesses.
 const MOST_REFUSALS: u32 = 5;
-/// The longest name of an encoder that is logged, in characters.
-const LONGEST_ENCODER: usize = 64;
 
 /// Serves a connection, then keeps its broadcast as long as it may come back. `admission` ends with the connection.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Pace + Unpin>(
@@ -454,17 +452,4 @@ async fn progress(live: &mut Option<Live>) -> Option<Request<Box<Broadcast>>> {
         () = broadcast.progress_that_matters() => None,
         by = claim.asked() => Some(by),
     }
-}
-
-/// Who publishes, for the log.
-fn source(peer: SocketAddr, encoder: Option<&str>) -> String {
-    match encoder {
-        Some(encoder) => format!("{peer} with {encoder}"),
-        None => peer.to_string(),
-    }
-}
-
-/// What a peer said, fit for a log line.
-fn printable(text: &str) -> String {
-    text.chars().take(LONGEST_ENCODER).flat_map(char::escape_debug).collect()
 }
