@@ -1,11 +1,11 @@
 //! Blocking work of all broadcasts: one queue, and as few threads as get on with it.
 //!
 //! To wake a thread for each piece of work would cost more than the work: small writes, many of them at every beat. So
-//! one thread does what has queued up, and looks once more after a rest before it goes. Work that does not come back (a
-//! disk that stalls) keeps its thread to itself: another one goes on with the rest.
+//! one thread does what has queued up, and looks once more after a rest before it goes. Large work ends the rest. Work
+//! that does not come back (a disk that stalls) keeps its thread to itself: another one goes on with what is left.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -22,6 +22,8 @@ pub(super) struct WorkQueue(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
+    /// Large work ends a thread's rest.
+    large: Condvar,
     /// Something waits for a thread that is at work.
     waits: Notify,
 }
@@ -40,17 +42,20 @@ type Work = Box<dyn FnOnce() + Send>;
 impl WorkQueue {
     /// A queue that is worked off as long as the runtime runs.
     pub(super) fn start() -> Self {
-        let shared = Arc::new(Shared { state: Mutex::default(), waits: Notify::new() });
+        let shared = Arc::new(Shared { state: Mutex::default(), large: Condvar::new(), waits: Notify::new() });
         tokio::spawn(watch(Arc::clone(&shared)));
         Self(shared)
     }
 
-    /// Has `work` done soon, after all that was pushed before has at least begun.
-    pub(super) fn push(&self, work: impl FnOnce() + Send + 'static) {
+    /// Has `work` done soon, after all that was pushed before has at least begun; at once if it is large.
+    pub(super) fn push(&self, is_large: bool, work: impl FnOnce() + Send + 'static) {
         let mut state = self.0.lock();
         state.waiting.push_back(Box::new(work));
         if !self.0.help(&mut state) {
             self.0.waits.notify_one();
+            if is_large {
+                self.0.large.notify_one();
+            }
         }
     }
 }
@@ -114,7 +119,9 @@ impl Worker {
                 }
                 None => {
                     has_rested = true;
-                    std::thread::sleep(REST);
+                    let state = self.shared.lock();
+                    // Woken early or not: it looks once more.
+                    drop(self.shared.large.wait_timeout(state, REST));
                 }
             }
         }
@@ -148,12 +155,12 @@ mod tests {
         let (tell, told) = mpsc::channel();
         let (done, is_done) = oneshot::channel();
         let (release, released) = mpsc::channel::<()>();
-        queue.push(move || released.recv().unwrap());
+        queue.push(false, move || released.recv().unwrap());
         for number in 0..100 {
             let tell = tell.clone();
-            queue.push(move || tell.send((number, std::thread::current().id())).unwrap());
+            queue.push(false, move || tell.send((number, std::thread::current().id())).unwrap());
         }
-        queue.push(move || done.send(()).unwrap());
+        queue.push(false, move || done.send(()).unwrap());
         release.send(()).unwrap();
         is_done.await.unwrap();
         let told: Vec<_> = told.try_iter().collect();
@@ -164,14 +171,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn large_work_does_not_wait_for_a_thread_that_rests() {
+        let queue = WorkQueue::start();
+        let began = Instant::now();
+        const TURNS: u32 = 1_000;
+        for _ in 0..TURNS {
+            let (done, is_done) = oneshot::channel();
+            queue.push(true, move || done.send(()).unwrap());
+            is_done.await.unwrap();
+        }
+        assert!(began.elapsed() < REST * TURNS, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
     async fn work_that_is_stuck_or_panics_holds_up_nobody() {
         let queue = WorkQueue::start();
         let (release, released) = mpsc::channel::<()>();
-        queue.push(move || released.recv().unwrap());
+        queue.push(false, move || released.recv().unwrap());
         for _ in 0..3 {
-            queue.push(|| panic!("as part of a test"));
+            queue.push(false, || panic!("as part of a test"));
             let (done, is_done) = oneshot::channel();
-            queue.push(move || done.send(()).unwrap());
+            queue.push(false, move || done.send(()).unwrap());
             let began = Instant::now();
             is_done.await.unwrap();
             assert!(began.elapsed() < STUCK_AFTER * 6, "{:?}", began.elapsed());

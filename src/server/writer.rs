@@ -25,6 +25,8 @@ use crate::action::{Action, Key, ObjectKind};
 
 /// More than this in the queue and in flight, in bytes, and the publisher has to wait: what a stalled disk costs.
 const MOST_QUEUED_BYTES: usize = 512 << 10;
+/// A batch of so many bytes is done at once: a live stream makes smaller ones, and somebody waits for it.
+const LARGE_BATCH_BYTES: usize = 128 << 10;
 /// What an action counts for beside its body, in bytes, so that many empty ones fill the queue too.
 const ACTION_BYTES: usize = 256;
 /// How long after a failure the next try comes.
@@ -237,7 +239,7 @@ impl Writer {
         let (tell, in_flight) = oneshot::channel();
         self.in_flight = Some(in_flight);
         let has_failed = Arc::clone(&self.has_failed);
-        self.work.push(move || {
+        self.work.push(self.in_flight_bytes >= LARGE_BATCH_BYTES, move || {
             let outcome = perform(store, batch);
             let is_well = outcome.error.is_none() && !outcome.has_vanished;
             // Nobody waits any more: the store is dropped with the outcome.
