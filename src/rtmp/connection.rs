@@ -168,10 +168,11 @@ impl Connection {
         }
     }
 
-    /// Of two faults the first in the connection counts: one that waits behind a question is found after what follows it.
+    /// Of two faults the first in the connection counts: one that waits behind a question is found after what follows it,
+    /// which may be at the very next byte.
     fn remember(&mut self, result: Result<(), Error>) {
         if let Err(error) = result
-            && self.failure.as_ref().is_none_or(|failure| error.at() < failure.at())
+            && self.failure.as_ref().is_none_or(|failure| error.at() <= failure.at())
         {
             self.failure = Some(error);
         }
