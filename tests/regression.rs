@@ -2,12 +2,15 @@
 
 mod core;
 
+use std::collections::BTreeSet;
 use std::iter;
 use std::time::Duration;
 
 use upscope::action::{Action, ObjectKind};
 use upscope::hls::Window;
+use upscope::media::{Item, Moment};
 use upscope::packager::Settings;
+use upscope::remuxer::Remuxer;
 
 use crate::core::memory::{Broadcast, settings};
 use crate::core::steps::{Step, play_to_the_end};
@@ -268,4 +271,22 @@ fn the_bandwidth_is_never_below_the_average() {
         rest.split(',').next().unwrap().parse().unwrap()
     };
     assert!(value(":BANDWIDTH") >= value(",AVERAGE-BANDWIDTH"), "{index}");
+}
+
+#[test]
+fn no_two_pictures_are_shown_at_once() {
+    let mut remuxer = Remuxer::new(Duration::ZERO);
+    // GStreamer sends several pictures with one timestamp when it is late.
+    let pictures = [0, 40, 40, 40, 80].map(|at_ms| tags::picture(at_ms, at_ms == 0));
+    for tag in iter::once(tags::video_header(0, tags::AVC[0])).chain(pictures) {
+        remuxer.handle_tag(tag, Moment::default()).unwrap();
+    }
+    remuxer.interrupt();
+    let mut shown = BTreeSet::new();
+    while let Some(item) = remuxer.poll_item() {
+        if let Item::Sample(_, sample) = item {
+            assert!(shown.insert(sample.presentation_time()), "{sample:?}");
+        }
+    }
+    assert_eq!(shown.len(), 5);
 }

@@ -455,8 +455,11 @@ impl Remuxer {
         let composition_offset = match frame.track.kind {
             TrackKind::Audio => 0,
             TrackKind::Video => {
-                let presentation = (placed.output_ms + i64::from(frame.composition_ms)) * 90;
-                i32::try_from(presentation - timing.decode_time.cast_signed()).unwrap_or(0)
+                // A picture with the timestamp of the one before is decoded a tick later, and shown a tick later: no two
+                // are shown at once (ISO/IEC 14496-12 8.6.1.3).
+                let late = timing.decode_time.cast_signed() - placed.output_ms * 90;
+                let moved = if late < 90 { 0 } else { late };
+                i32::try_from(i64::from(frame.composition_ms) * 90 - moved).unwrap_or(0)
             }
         };
         let sample = Sample {
