@@ -75,8 +75,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Of the socket, and `WriteZero` when the peer does not read.
     pub(super) async fn receive(&mut self, may_read: bool, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
         poll_fn(|cx| {
-            self.poll_send(cx)?;
-            if may_read { self.poll_receive(cx, &mut take) } else { Poll::Pending }
+            let sent = self.poll_send(cx);
+            if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WriteZero) {
+                return Poll::Ready(sent.map(|()| 0));
+            }
+            let received = if may_read { self.poll_receive(cx, &mut take) } else { Poll::Pending };
+            match (received, sent) {
+                // Whoever says goodbye and goes without hearing us out breaks the connection; the goodbye has come.
+                (Poll::Ready(Ok(count @ 1..)), _) => Poll::Ready(Ok(count)),
+                (_, Err(error)) => Poll::Ready(Err(error)),
+                (received, Ok(())) => received,
+            }
         })
         .await
     }
