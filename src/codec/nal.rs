@@ -26,20 +26,25 @@ pub(super) fn trimmed(set: &[u8]) -> &[u8] {
     &set[..set.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)]
 }
 
-/// Puts a parameter set among `sets`, in the place of the one with its kind and id if there is one. Whether that changes
-/// anything.
-pub(super) fn merge<'a>(sets: &mut Sets<'a>, key: (u8, u32), set: &'a [u8]) -> bool {
-    match sets.iter_mut().find(|(other, _)| *other == key) {
-        Some((_, known)) if trimmed(known) == trimmed(set) => false,
-        Some((_, known)) => {
-            *known = set;
-            true
+/// Puts the parameter sets of an access unit among `sets`, each in the place of the one with its kind and id if there is
+/// one; `key` tells these. Whether that changes anything.
+pub(super) fn merge_sets<'a>(
+    sets: &mut Sets<'a>,
+    units: Units<'a>,
+    key: impl Fn(&[u8]) -> Option<(u8, u32)>,
+) -> Result<bool, Error> {
+    let mut is_changed = false;
+    for unit in units {
+        let unit = unit?;
+        let Some(key) = key(unit) else { continue };
+        match sets.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, known)) if trimmed(known) == trimmed(unit) => continue,
+            Some((_, known)) => *known = unit,
+            None => sets.push((key, unit)),
         }
-        None => {
-            sets.push((key, set));
-            true
-        }
+        is_changed = true;
     }
+    Ok(is_changed)
 }
 
 /// Appends a parameter set to a decoder configuration record.

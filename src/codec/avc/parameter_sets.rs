@@ -14,13 +14,7 @@ impl Configuration {
     /// As [`Configuration::parse`].
     pub fn with_sets_of(&self, access_unit: &[u8]) -> Result<Option<Self>, Error> {
         let mut sets = self.sets();
-        let mut is_changed = false;
-        for unit in Units::new(access_unit, self.nal_length_size) {
-            let unit = unit?;
-            if let Some(key) = key(unit) {
-                is_changed |= nal::merge(&mut sets, key, unit);
-            }
-        }
+        let is_changed = nal::merge_sets(&mut sets, Units::new(access_unit, self.nal_length_size), key)?;
         if !is_changed || sets.len() > MOST_SETS {
             return Ok(None);
         }
