@@ -25,7 +25,7 @@ use super::broadcast::Broadcast;
 use super::folder;
 use super::registry::Registry;
 use super::store::{MakeStore, Store};
-use crate::action::{Action, BroadcastId, Key, ObjectKind, StreamName};
+use crate::action::{Action, BroadcastId, ObjectKind, StreamName};
 use crate::config::Config;
 
 /// How often it is looked.
@@ -229,18 +229,6 @@ struct Bounded {
 }
 
 impl Store for Bounded {
-    fn append(&mut self, key: &Key, body: &[Bytes]) -> io::Result<()> {
-        self.store.append(key, body)
-    }
-
-    fn put(&mut self, key: &Key, body: &[Bytes]) -> io::Result<()> {
-        self.store.put(key, body)
-    }
-
-    fn delete(&mut self, key: &Key) -> io::Result<()> {
-        self.store.delete(key)
-    }
-
     fn take_vanished(&mut self) -> bool {
         self.store.take_vanished()
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::demo::{Client, FILM, Film};
 use super::stop::{Stop, Stopper};
 use super::*;
-use crate::action::{Action, Key};
+use crate::action::Action;
 use crate::config::Given;
 
 #[path = "../../tests/core/mod.rs"]
@@ -669,26 +669,12 @@ struct Stalled {
     lock: Arc<std::sync::Mutex<()>>,
 }
 
-impl Stalled {
-    fn wait(&self, key: &Key) {
-        if key.as_str().starts_with("live/a/") {
+impl store::Store for Stalled {
+    fn perform(&mut self, action: &Action) -> std::io::Result<()> {
+        if action.key().as_str().starts_with("live/a/") {
             drop(self.lock.lock());
         }
-    }
-}
-
-impl store::Store for Stalled {
-    fn append(&mut self, key: &Key, body: &[Bytes]) -> std::io::Result<()> {
-        self.wait(key);
-        self.disk.append(key, body)
-    }
-    fn put(&mut self, key: &Key, body: &[Bytes]) -> std::io::Result<()> {
-        self.wait(key);
-        self.disk.put(key, body)
-    }
-    fn delete(&mut self, key: &Key) -> std::io::Result<()> {
-        self.wait(key);
-        self.disk.delete(key)
+        self.disk.perform(action)
     }
 }
 
@@ -767,15 +753,6 @@ struct Judged {
 }
 
 impl store::Store for Judged {
-    fn append(&mut self, _: &Key, _: &[Bytes]) -> std::io::Result<()> {
-        unreachable!("all is performed")
-    }
-    fn put(&mut self, _: &Key, _: &[Bytes]) -> std::io::Result<()> {
-        unreachable!("all is performed")
-    }
-    fn delete(&mut self, _: &Key) -> std::io::Result<()> {
-        unreachable!("all is performed")
-    }
     fn perform(&mut self, action: &Action) -> std::io::Result<()> {
         self.disk.perform(action)?;
         self.memory.lock().unwrap().perform(action.clone(), self.start.elapsed());

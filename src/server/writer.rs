@@ -358,7 +358,7 @@ impl Writer {
             }
         }
         // Removes the temporary file; if that fails too, it is at least never renamed.
-        let _ = store.delete(action.key());
+        let _ = store.perform(&Action::Delete { key: action.key().clone() });
     }
 
     /// Whether an action is about a lost segment, or would list one that the core believes to be whole.
@@ -490,14 +490,13 @@ mod tests {
     }
 
     impl Store for Failing {
-        fn append(&mut self, key: &Key, body: &[Bytes]) -> io::Result<()> {
-            self.tell(format!("append {key} {}", String::from_utf8(body.concat()).unwrap()))
-        }
-        fn put(&mut self, key: &Key, body: &[Bytes]) -> io::Result<()> {
-            self.tell(format!("put {key} {}", String::from_utf8(body.concat()).unwrap()))
-        }
-        fn delete(&mut self, key: &Key) -> io::Result<()> {
-            self.tell(format!("delete {key}"))
+        fn perform(&mut self, action: &Action) -> io::Result<()> {
+            let text = |body: &[Bytes]| String::from_utf8(body.concat()).unwrap();
+            self.tell(match action {
+                Action::Append { key, body } => format!("append {key} {}", text(body)),
+                Action::Put { key, body, .. } => format!("put {key} {}", text(body)),
+                Action::Delete { key } => format!("delete {key}"),
+            })
         }
     }
 

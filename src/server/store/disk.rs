@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Store, Torn};
-use crate::action::Key;
+use crate::action::{Action, Key};
 
 /// Performs actions in a folder. Holds an open file for each object that is not yet whole.
 #[derive(Debug)]
@@ -136,7 +136,8 @@ impl DiskStore {
     }
 }
 
-impl Store for DiskStore {
+impl DiskStore {
+    /// Adds to an object that nobody can see yet.
     fn append(&mut self, key: &Key, body: &[Bytes]) -> io::Result<()> {
         if !self.partial.contains_key(key) {
             let partial = self.create(&self.path(key))?;
@@ -148,6 +149,7 @@ impl Store for DiskStore {
         }
     }
 
+    /// Completes an object and makes it visible, whole.
     fn put(&mut self, key: &Key, body: &[Bytes]) -> io::Result<()> {
         let path = self.path(key);
         if self.renamed.as_ref() == Some(key) {
@@ -176,6 +178,7 @@ impl Store for DiskStore {
         self.make_name_last(&path)
     }
 
+    /// Removes an object, or what was appended to it; one that is not there is fine.
     fn delete(&mut self, key: &Key) -> io::Result<()> {
         self.operations.check("remove")?;
         self.renamed.take_if(|renamed| renamed == key);
@@ -183,6 +186,16 @@ impl Store for DiskStore {
             remove_file(&partial.path)?;
         }
         remove_file(&self.path(key))
+    }
+}
+
+impl Store for DiskStore {
+    fn perform(&mut self, action: &Action) -> io::Result<()> {
+        match action {
+            Action::Append { key, body } => self.append(key, body),
+            Action::Put { key, body, .. } => self.put(key, body),
+            Action::Delete { key } => self.delete(key),
+        }
     }
 
     fn take_vanished(&mut self) -> bool {
