@@ -70,6 +70,12 @@ impl House {
         (Client::publish(socket, "live", stream_key).await, task)
     }
 
+    /// A publish that is let in.
+    async fn publishing(&self, stream_key: &str) -> (Client<DuplexStream>, JoinHandle<()>) {
+        let (client, task) = self.publish(stream_key).await;
+        (client.unwrap(), task)
+    }
+
     /// The files of a stream, those of its broadcasts by their names alone.
     fn playlist(&self, stream_key: &str, rendition: &str) -> String {
         let broadcasts = self.broadcasts(stream_key);
@@ -114,6 +120,15 @@ async fn send_film(client: &mut Client<DuplexStream>) {
     let film = Film::read(&Bytes::from_static(FILM)).unwrap();
     client.send_metadata(&film.metadata).await.unwrap();
     for (tag, time) in film.round(0) {
+        client.send(tag, time).await.unwrap();
+    }
+}
+
+/// Sends a round of the film in time, as an encoder does that began at `start`.
+async fn send_in_time(client: &mut Client<DuplexStream>, round: u32, start: Instant) {
+    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
+    for (tag, time) in film.round(round) {
+        tokio::time::sleep_until(start + time).await;
         client.send(tag, time).await.unwrap();
     }
 }
@@ -164,8 +179,7 @@ async fn a_peer_that_speaks_another_protocol_is_closed_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_goodbye_ends_the_broadcast_at_once_and_frees_the_name() {
     let house = House::new();
-    let (client, _task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, _task) = house.publishing("a").await;
     send_film(&mut client).await;
     client.unpublish().await.unwrap();
     let start = Instant::now();
@@ -192,8 +206,7 @@ async fn a_goodbye_ends_the_broadcast_at_once_and_frees_the_name() {
 #[tokio::test(start_paused = true)]
 async fn a_second_publisher_is_refused_at_once_and_the_first_goes_on() {
     let house = House::new();
-    let (first, _task) = house.publish("a").await;
-    let mut first = first.unwrap();
+    let (mut first, _task) = house.publishing("a").await;
     let start = Instant::now();
     let (second, _second_task) = house.publish("a").await;
     assert!(format!("{:#}", second.err().unwrap()).contains("NetStream.Publish.BadName"));
@@ -217,8 +230,7 @@ async fn the_same_key_takes_over_at_once_and_the_broadcast_goes_on() {
     // Again and again, as a phone that changes its network.
     let mut clients = Vec::new();
     for _ in 0..3 {
-        let (client, task) = house.publish("k1").await;
-        let mut client = client.unwrap();
+        let (mut client, task) = house.publishing("k1").await;
         send_film(&mut client).await;
         clients.push((client, task));
     }
@@ -293,8 +305,7 @@ async fn a_key_publishes_under_its_name_and_is_nowhere_in_the_output() {
     for wrong in ["front", "old", "k3y2", ""] {
         assert!(house.publish(wrong).await.0.is_err(), "{wrong}");
     }
-    let (client, _task) = house.publish("k3y").await;
-    let mut client = client.unwrap();
+    let (mut client, _task) = house.publishing("k3y").await;
     send_film(&mut client).await;
     client.unpublish().await.unwrap();
     sleep(Duration::from_secs(1)).await;
@@ -333,8 +344,7 @@ async fn a_publisher_of_our_own_is_let_in_whatever_is_demanded_of_others() {
 #[tokio::test(start_paused = true)]
 async fn streams_in_all_are_limited() {
     let house = house_with(&[("open", "true"), ("max-streams", "1")]);
-    let (first, _task) = house.publish("a").await;
-    let mut first = first.unwrap();
+    let (mut first, _task) = house.publishing("a").await;
     assert!(house.publish("b").await.0.is_err());
     send_film(&mut first).await;
     first.unpublish().await.unwrap();
@@ -345,8 +355,7 @@ async fn streams_in_all_are_limited() {
 #[tokio::test(start_paused = true)]
 async fn a_kept_stream_counts_too_but_not_against_its_own_publisher() {
     let house = house_with(&[("open", "true"), ("max-streams", "1")]);
-    let (first, _task) = house.publish("a").await;
-    let mut first = first.unwrap();
+    let (mut first, _task) = house.publishing("a").await;
     send_film(&mut first).await;
     drop(first);
     sleep(Duration::from_secs(1)).await;
@@ -368,8 +377,7 @@ async fn a_publish_to_which_nothing_came_is_not_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_over_its_bitrate_is_closed_and_kept() {
     let house = house_with(&[("open", "true"), ("max-bitrate", "400k")]);
-    let (client, task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, task) = house.publishing("a").await;
     let film = Film::read(&Bytes::from_static(FILM)).unwrap();
     let mut sent = 0;
     for (tag, time) in film.round(0) {
@@ -387,16 +395,14 @@ async fn a_stream_over_its_bitrate_is_closed_and_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_publisher_that_comes_back_in_time_goes_on_with_its_broadcast() {
     let house = House::new();
-    let (client, first_task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, first_task) = house.publishing("a").await;
     send_film(&mut client).await;
     drop(client);
     sleep(Duration::from_secs(20)).await;
     let playlist = house.playlist("a", "video");
     assert!(playlist.contains("#EXTINF") && !playlist.contains("#EXT-X-ENDLIST"), "{playlist}");
 
-    let (client, _task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, _task) = house.publishing("a").await;
     first_task.await.unwrap();
     send_film(&mut client).await;
     client.unpublish().await.unwrap();
@@ -410,8 +416,7 @@ async fn a_publisher_that_comes_back_in_time_goes_on_with_its_broadcast() {
 #[tokio::test(start_paused = true)]
 async fn a_publisher_that_does_not_come_back_ends_after_the_grace_time() {
     let house = House::new();
-    let (client, task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, task) = house.publishing("a").await;
     send_film(&mut client).await;
     drop(client);
     assert_eq!(seconds_until_end(task).await, 30);
@@ -422,8 +427,7 @@ async fn a_publisher_that_does_not_come_back_ends_after_the_grace_time() {
 #[tokio::test(start_paused = true)]
 async fn a_silent_publisher_is_closed_after_15_s_and_its_broadcast_kept_for_30() {
     let house = House::new();
-    let (client, task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, task) = house.publishing("a").await;
     send_film(&mut client).await;
     let start = Instant::now();
     client.wait_until(start + Duration::from_secs(60)).await.unwrap_err();
@@ -436,12 +440,10 @@ async fn a_silent_publisher_is_closed_after_15_s_and_its_broadcast_kept_for_30()
 #[tokio::test(start_paused = true)]
 async fn a_stop_ends_live_and_waiting_broadcasts_with_all_that_came() {
     let house = House::new();
-    let (waiting, waiting_task) = house.publish("waiting").await;
-    let mut waiting = waiting.unwrap();
+    let (mut waiting, waiting_task) = house.publishing("waiting").await;
     send_film(&mut waiting).await;
     drop(waiting);
-    let (live, live_task) = house.publish("live").await;
-    let mut live = live.unwrap();
+    let (mut live, live_task) = house.publishing("live").await;
     send_film(&mut live).await;
     let start = Instant::now();
     house.stopper.stop();
@@ -463,8 +465,7 @@ async fn a_stop_ends_live_and_waiting_broadcasts_with_all_that_came() {
 #[tokio::test(start_paused = true)]
 async fn a_publisher_may_end_one_stream_and_begin_another_on_the_same_connection() {
     let house = House::new();
-    let (client, _task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, _task) = house.publishing("a").await;
     send_film(&mut client).await;
     client.unpublish().await.unwrap();
     client.publish_again("b").await.unwrap();
@@ -486,8 +487,7 @@ async fn no_two_broadcasts_begin_in_the_same_millisecond() {
 #[tokio::test(start_paused = true)]
 async fn p10_after_a_restart_the_publisher_goes_on_in_the_same_playlist() {
     let house = House::new();
-    let (client, task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, task) = house.publishing("a").await;
     send_film(&mut client).await;
     drop(client);
     sleep(Duration::from_secs(1)).await;
@@ -499,8 +499,7 @@ async fn p10_after_a_restart_the_publisher_goes_on_in_the_same_playlist() {
 
     let (house, _tasks) = house.restart().await;
     assert_eq!(house.playlist("a", "video"), before, "it waits");
-    let (client, _task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, _task) = house.publishing("a").await;
     send_film(&mut client).await;
     client.unpublish().await.unwrap();
     sleep(Duration::from_secs(1)).await;
@@ -518,8 +517,7 @@ async fn p10_after_a_restart_the_publisher_goes_on_in_the_same_playlist() {
 #[tokio::test(start_paused = true)]
 async fn p10_after_a_restart_without_its_publisher_a_broadcast_ends_after_the_grace_time() {
     let house = House::new();
-    let (client, task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, task) = house.publishing("a").await;
     send_film(&mut client).await;
     drop(client);
     sleep(Duration::from_secs(1)).await;
@@ -546,8 +544,7 @@ async fn p10_after_a_restart_without_its_publisher_a_broadcast_ends_after_the_gr
 #[tokio::test(start_paused = true)]
 async fn a_stop_may_leave_broadcasts_open_for_the_next_server() {
     let house = house_with(&[("open", "true"), ("stop", "keep")]);
-    let (client, task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, task) = house.publishing("a").await;
     send_film(&mut client).await;
     house.stopper.stop();
     task.await.unwrap();
@@ -555,8 +552,7 @@ async fn a_stop_may_leave_broadcasts_open_for_the_next_server() {
     assert!(before.contains("#EXTINF") && !before.contains("#EXT-X-ENDLIST"), "{before}");
 
     let (house, _tasks) = house.restart().await;
-    let (client, _task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, _task) = house.publishing("a").await;
     send_film(&mut client).await;
     client.unpublish().await.unwrap();
     sleep(Duration::from_secs(1)).await;
@@ -572,8 +568,7 @@ fn govern(house: &House) -> AbortOnDrop {
 
 /// A whole broadcast of the film, at once.
 async fn broadcast(house: &House, stream_key: &str) {
-    let (client, _task) = house.publish(stream_key).await;
-    let mut client = client.unwrap();
+    let (mut client, _task) = house.publishing(stream_key).await;
     send_film(&mut client).await;
     client.unpublish().await.unwrap();
     sleep(Duration::from_secs(1)).await;
@@ -610,15 +605,10 @@ async fn a_name_that_is_taken_again_keeps_its_address_when_the_broadcast_before_
     let house = house_with(&[("open", "true"), ("retain", "10s")]);
     let _governor = govern(&house);
     broadcast(&house, "a").await;
-    let (client, _task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, _task) = house.publishing("a").await;
     send_film(&mut client).await;
-    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
     let start = Instant::now();
-    for (tag, time) in film.round(1) {
-        tokio::time::sleep_until(start + time).await;
-        client.send(tag, time).await.unwrap();
-    }
+    send_in_time(&mut client, 1, start).await;
     sleep(Duration::from_secs(10)).await;
     assert_eq!(house.broadcasts("a").len(), 1, "the first one has left");
     let index = fs::read_to_string(house.folder.path().join("live/a/index.m3u8")).unwrap();
@@ -636,15 +626,10 @@ async fn the_folder_stays_below_max_disk_ended_broadcasts_leave_and_a_live_one_h
     assert!((1_300_000..1_900_000).contains(&size()), "{}", size());
     let mut has_recovered = false;
     // In 40 s more than fits: the older ones leave, the oldest first.
-    let (client, task) = house.publish("a").await;
-    let mut client = client.unwrap();
-    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
+    let (mut client, task) = house.publishing("a").await;
     let start = Instant::now();
     for round in 0..8 {
-        for (tag, time) in film.round(round) {
-            tokio::time::sleep_until(start + time).await;
-            client.send(tag, time).await.unwrap();
-        }
+        send_in_time(&mut client, round, start).await;
         assert!(size() < 2_050_000, "{} bytes in round {round}", size());
         let playlist = house.playlist("a", "video");
         let before_last = playlist.rsplit("#EXT-X-PROGRAM-DATE-TIME").next().unwrap_or_default();
@@ -688,8 +673,7 @@ async fn a_stalled_disk_makes_its_publisher_wait_and_nobody_else_and_loses_nothi
         Box::new(Stalled { disk: DiskStore::new(Arc::clone(&out), Durability::Process), lock: Arc::clone(&in_store) })
     });
     house.context = Arc::new(context);
-    let (client, _task) = house.publish("a").await;
-    let mut client = client.unwrap();
+    let (mut client, _task) = house.publishing("a").await;
 
     let (stall, stalled) = std::sync::mpsc::channel::<()>();
     let holder = {
@@ -781,14 +765,9 @@ async fn broadcast_before_the_judge(
         Box::new(Judged { disk, memory: Arc::clone(&judged), start: Instant::now() })
     });
     house.context = Arc::new(context);
-    let (client, task) = house.publish("a").await;
-    let mut client = client.unwrap();
-    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
+    let (mut client, task) = house.publishing("a").await;
     let start = Instant::now();
-    for (tag, time) in film.round(0) {
-        tokio::time::sleep_until(start + time).await;
-        client.send(tag, time).await.unwrap();
-    }
+    send_in_time(&mut client, 0, start).await;
     client.unpublish().await.unwrap();
     sleep(Duration::from_secs(60)).await;
     drop(client);
@@ -871,16 +850,10 @@ async fn broadcast_on_a_faulty_disk(rounds: u32, at: usize, fault: Fault) -> (Ho
     context.make_store =
         Arc::new(move || Box::new(DiskStore::failing(Arc::clone(&out), Durability::Power, Arc::clone(&fail))));
     house.context = Arc::new(context);
-    let (client, task) = house.publish("a").await;
-    let mut client = client.unwrap();
-    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
+    let (mut client, task) = house.publishing("a").await;
     let start = Instant::now();
     for round in 0..rounds {
-        for (tag, time) in film.round(round) {
-            // In time, as an encoder sends it.
-            tokio::time::sleep_until(start + time).await;
-            client.send(tag, time).await.unwrap();
-        }
+        send_in_time(&mut client, round, start).await;
     }
     client.unpublish().await.unwrap();
     sleep(Duration::from_secs(20)).await;
