@@ -181,6 +181,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_goodbye_is_heard_though_the_peer_takes_no_more_replies() {
+        let (socket, mut peer) = tokio::io::duplex(8);
+        let mut wire = Wire::new(socket);
+        peer.write_all(b"bye").await.unwrap();
+        drop(peer);
+        wire.send(Bytes::from_static(b"reply"));
+        let mut heard = Vec::new();
+        assert_eq!(wire.receive(true, |bytes| heard.extend_from_slice(bytes)).await.unwrap(), 3);
+        assert_eq!(heard, b"bye");
+        assert_eq!(wire.receive(true, |_| {}).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
     async fn what_has_come_is_had_without_waiting() {
         let (socket, mut peer) = tokio::io::duplex(8);
         let mut wire = Wire::new(socket);
