@@ -83,8 +83,15 @@ impl Timescale {
 
 /// `value` counted in `from` a second, counted in `to` a second, rounded to the nearest.
 fn rescale(value: u64, from: u32, to: u32) -> u64 {
-    let (from, to) = (u128::from(from), u128::from(to));
-    u64::try_from((u128::from(value) * to + from / 2) / from).unwrap_or(u64::MAX)
+    let half = u64::from(from / 2);
+    // A division of 128 bits takes several times as long, and is needed for times of centuries only.
+    match value.checked_mul(to.into()).and_then(|product| product.checked_add(half)) {
+        Some(product) => product / u64::from(from),
+        None => {
+            let product = u128::from(value) * u128::from(to) + u128::from(half);
+            u64::try_from(product / u128::from(from)).unwrap_or(u64::MAX)
+        }
+    }
 }
 
 /// A track as the packager sees it: one codec configuration at one timescale. A new configuration is a new `Track`

@@ -26,7 +26,8 @@ pub struct Settings {
 
 /// One broadcast: `handle_*` in, `poll_*` out, drained after each input.
 ///
-/// Lives as long as the broadcast, through any number of publishers' connections.
+/// Lives as long as the broadcast, through any number of publishers' connections. What came together is best handed in
+/// together, tag by tag, and drained then: each stage takes all of it in turn.
 #[derive(Debug)]
 pub struct Packager {
     remuxer: Remuxer,
@@ -36,9 +37,10 @@ pub struct Packager {
     notices: VecDeque<Notice>,
     /// What the first segment is made of, until that was said.
     tracks: Vec<String>,
-    configurations: u64,
     has_said_start: bool,
     totals: Totals,
+    /// When the last input came.
+    now: Moment,
 }
 
 /// What a broadcast came to.
@@ -94,9 +96,9 @@ impl Packager {
             presentation: Presentation::new(name, broadcast, settings.window),
             notices: VecDeque::new(),
             tracks: Vec::new(),
-            configurations: 0,
             has_said_start: false,
             totals: Totals::default(),
+            now: began,
         }
     }
 
@@ -118,9 +120,9 @@ impl Packager {
             presentation: Presentation::resume(name, settings.window, resumed, now.monotonic),
             notices: VecDeque::new(),
             tracks: Vec::new(),
-            configurations: 0,
             has_said_start: false,
             totals: Totals::default(),
+            now,
         }
     }
 
@@ -138,27 +140,31 @@ impl Packager {
                 remuxer::Error::BadConfiguration { .. } | remuxer::Error::BadFrame { .. } => Notice::PassedOver(text),
             });
         }
-        self.pump(received_at);
+        self.now = received_at;
     }
 
     /// Does what is due by now.
     pub fn handle_time(&mut self, now: Moment) {
+        self.pump();
         self.presentation.handle_time(now.monotonic);
     }
 
     /// A segment that was put, or was being put, is not there and never will be: it becomes a gap.
     pub fn handle_lost(&mut self, lost: &Key) {
+        self.pump();
         self.presentation.handle_lost(lost);
     }
 
     /// Playlists could not be written since `since` on the monotonic clock, or all are. What left one later than it should
     /// have is deleted as much later.
     pub fn handle_outage(&mut self, since: Option<Duration>, now: Moment) {
+        self.pump();
         self.presentation.handle_outage(since, now.monotonic);
     }
 
     /// Somebody removed the folder with all that was put: what was listed becomes gaps.
     pub fn handle_vanished(&mut self) {
+        self.pump();
         self.presentation.handle_vanished();
     }
 
@@ -175,27 +181,34 @@ impl Packager {
     /// The publisher is gone without a goodbye: all that was received is listed; the playlists stay open. The next tag
     /// goes on behind a discontinuity.
     pub fn interrupt(&mut self, now: Moment) {
+        self.pump();
+        self.now = now;
         self.remuxer.interrupt();
-        self.pump(now);
+        self.pump();
         self.segmenter.interrupt();
-        self.pump(now);
+        self.pass_on();
     }
 
     /// The broadcast is over: all that was received is listed, and the playlists end.
     pub fn finish(&mut self, now: Moment) {
+        self.pump();
+        self.now = now;
         self.remuxer.interrupt();
-        self.pump(now);
+        self.pump();
         self.segmenter.finish();
-        self.pump(now);
+        self.pass_on();
         self.presentation.finish(now.monotonic);
     }
 
     /// The next action; drain them after each input.
     pub fn poll_action(&mut self) -> Option<Action> {
-        self.presentation.poll_action()
+        self.presentation.poll_action().or_else(|| {
+            self.pump();
+            self.presentation.poll_action()
+        })
     }
 
-    /// The next thing to tell the operator.
+    /// The next thing to tell the operator; drain them after the actions.
     pub fn poll_notice(&mut self) -> Option<Notice> {
         self.notices.pop_front()
     }
@@ -210,18 +223,21 @@ impl Packager {
     /// How many configurations its tracks have had, in sequence headers or in frames. Each has cost viewers a header and,
     /// but for the first ones, a discontinuity.
     pub fn configurations(&self) -> u64 {
-        self.configurations
+        self.remuxer.configurations()
     }
 
     /// Hands what each stage says to the next.
-    fn pump(&mut self, now: Moment) {
+    fn pump(&mut self) {
         while let Some(item) = self.remuxer.poll_item() {
             self.adviser.handle_item(&item);
+            if !matches!(item, Item::Sample(..)) {
+                // What came before it is done with.
+                self.pass_on();
+            }
             match &item {
                 Item::Epoch(epoch) => self.presentation.handle_epoch(*epoch),
                 Item::Track(track) => {
                     self.presentation.expect_rendition(track.id, &track.configuration);
-                    self.configurations += 1;
                     if !self.has_said_start {
                         self.tracks.push(describe(&track.configuration));
                     }
@@ -232,6 +248,14 @@ impl Packager {
             }
             self.segmenter.handle_item(item);
         }
+        self.pass_on();
+        while let Some(advice) = self.adviser.poll_advice() {
+            self.notices.push_back(Notice::Advice(advice));
+        }
+    }
+
+    /// Hands what the segmenter says to the presentation.
+    fn pass_on(&mut self) {
         while let Some(output) = self.segmenter.poll_output() {
             match output {
                 Output::Header(header) => self.presentation.handle_header(header),
@@ -242,13 +266,12 @@ impl Packager {
                     self.totals.samples += u64::from(segment.samples);
                     self.totals.gaps += u64::from(segment.is_gap);
                     let target_duration_s = self.segmenter.target_duration_s().unwrap_or(1);
-                    self.presentation.handle_segment(segment, target_duration_s, now.monotonic);
+                    self.presentation.handle_segment(segment, target_duration_s, self.now.monotonic);
                     self.adviser.handle_segment(&segment);
                     self.say_start(&segment);
                 }
             }
         }
-        self.notices.extend(std::iter::from_fn(|| self.adviser.poll_advice()).map(Notice::Advice));
     }
 
     /// Tells the operator what the first segment shows.

@@ -9,6 +9,7 @@
 //! Gathering ──every promised track is ready, or the wait is over──▶ Running ──interrupt()──▶ Gathering …
 //! ```
 
+mod blocks;
 mod coding;
 mod data;
 mod dropped;
@@ -18,7 +19,6 @@ mod timeline;
 mod track;
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use crate::media::{Cause, Epoch, Event, EventBody, Item, Moment, Sample, Track, 
 
 pub use self::dropped::Dropped;
 pub use self::error::Error;
+use blocks::Blocks;
 use coding::SequenceStart;
 use placeable::PlaceableFrame;
 
@@ -48,12 +49,6 @@ const GATHERED_BYTES: usize = 4 << 20;
 /// What a frame that is held back counts for beside its bytes, so that very many empty ones are noticed.
 const GATHERED_FRAME_BYTES: usize = 256;
 
-/// Frames smaller than this are copied, unless they lie behind the one before.
-const COPIED_BYTES: usize = 16 << 10;
-
-/// How far a frame begins behind the one before, at most, to be its neighbour: their tags' headers lie between.
-const NEIGHBOUR_BYTES: usize = 64;
-
 /// The most tracks of a broadcast (Enhanced RTMP multitrack).
 const MOST_TRACKS: usize = 16;
 
@@ -68,9 +63,10 @@ pub struct Remuxer {
     timeline: Timeline,
     tracks: Vec<TrackState>,
     items: VecDeque<Item>,
+    configurations: u64,
     dropped: Dropped,
-    /// Where the last frame of sound and that of picture end in memory.
-    ends: [usize; 2],
+    /// What frames of sound and of picture are cut from.
+    blocks: [Blocks; 2],
 }
 
 #[derive(Debug)]
@@ -106,8 +102,9 @@ impl Remuxer {
             timeline: Timeline::default(),
             tracks: Vec::new(),
             items: VecDeque::new(),
+            configurations: 0,
             dropped: Dropped::default(),
-            ends: [0; 2],
+            blocks: Default::default(),
         }
     }
 
@@ -156,6 +153,11 @@ impl Remuxer {
     /// The next item; drain it after each input.
     pub fn poll_item(&mut self) -> Option<Item> {
         self.items.pop_front()
+    }
+
+    /// How many [`Track`]s there have been, the same ones again among them.
+    pub fn configurations(&self) -> u64 {
+        self.configurations
     }
 
     /// What was received and is not in the output.
@@ -352,13 +354,9 @@ impl Remuxer {
         }
     }
 
-    /// A frame's bytes, which keep no more alive than themselves and their neighbours: frames are cut from blocks, and a
-    /// few small ones in a block of what is dropped would hold all of it.
+    /// A frame's bytes, which with those of the frames before keep little more alive than themselves.
     fn detached(&mut self, kind: TrackKind, data: Bytes) -> Bytes {
-        let Range { start, end } = data.as_ptr_range();
-        let end_before = std::mem::replace(&mut self.ends[usize::from(kind == TrackKind::Video)], end.addr());
-        let is_neighbour = start.addr().wrapping_sub(end_before) <= NEIGHBOUR_BYTES;
-        if is_neighbour || data.len() >= COPIED_BYTES { data } else { Bytes::copy_from_slice(&data) }
+        self.blocks[usize::from(kind == TrackKind::Video)].detached(data)
     }
 
     /// Starts the broadcast when nothing that was promised is missing, or the wait for it is over.
@@ -430,6 +428,7 @@ impl Remuxer {
             let announced = Track { id: track.id, timescale: track.timescale(), configuration };
             track.is_announced = true;
             track.announced_light = track.light;
+            self.configurations += 1;
             self.items.push_back(Item::Track(announced));
         }
     }

@@ -70,13 +70,13 @@ impl ChunkReader {
     /// When the peer breaks the protocol or a limit; there is no going on after that.
     pub(super) fn read(&mut self, input: &mut &[u8]) -> Result<Option<RawMessage>, Error> {
         loop {
-            if self.chunk_left == 0 {
+            if self.chunk_left == 0 && !self.continues(input) {
                 let Some(header) = self.read_header(input)? else { return Ok(None) };
                 self.begin_chunk(&header)?;
             }
             // A message without payload is whole with its header.
-            let now = self.carry.pop(self.chunk_left);
-            let whole = if now.length > 0 {
+            let whole = if self.carry.length > 0 {
+                let now = self.carry.pop(self.chunk_left);
                 self.take_payload(&now.bytes[..now.length])?
             } else {
                 let (now, rest) = input.split_at(input.len().min(self.chunk_left));
@@ -91,6 +91,22 @@ impl ChunkReader {
             if self.chunk_left > 0 && input.is_empty() {
                 return Ok(None);
             }
+        }
+    }
+
+    /// Begins the next chunk if its header is what most are: the one byte of type 3 that goes on with the message of the
+    /// chunk before (§5.3.1.2.4).
+    fn continues(&mut self, input: &mut &[u8]) -> bool {
+        let Some(stream) = self.streams.get(self.current) else { return false };
+        let is_plain = stream.is_unfinished && !stream.header.has_extended_time && self.carry.length == 0;
+        match input.split_first() {
+            Some((&first, rest)) if is_plain && (first >> 6, u32::from(first & 0x3f)) == (3, stream.id) => {
+                *input = rest;
+                self.position += 1;
+                self.chunk_left = self.chunk_bytes.min(stream.length() - stream.body.len());
+                true
+            }
+            _ => false,
         }
     }
 

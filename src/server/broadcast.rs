@@ -9,6 +9,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -23,6 +24,7 @@ use crate::action::StreamName;
 use crate::config::AtStop;
 use crate::flv::Tag;
 use crate::hls::Resumed;
+use crate::media::Moment;
 use crate::packager::{Notice, Packager, Totals};
 
 /// The longest name of an encoder that is logged, in characters.
@@ -38,6 +40,8 @@ pub(super) struct Broadcast {
     at_stop: AtStop,
     /// Something of it is on its way to the disk, or there.
     has_output: bool,
+    /// The packager was told of an outage that it does not know to be over.
+    is_failing: bool,
     /// Who publishes, for the log.
     source: String,
     /// What the publisher is to be told is left out.
@@ -68,6 +72,7 @@ impl Broadcast {
             governor: Arc::clone(governor),
             at_stop,
             has_output: false,
+            is_failing: false,
             source: String::new(),
             left_out: Vec::new(),
         })
@@ -106,9 +111,9 @@ impl Broadcast {
         self.packager.configurations()
     }
 
-    /// Takes a tag from the publisher.
-    pub(super) fn handle_tag(&mut self, tag: Tag) {
-        self.packager.handle_tag(tag, self.clock.now());
+    /// Takes a tag from the publisher; [`pass_on`](Self::pass_on) comes once behind those that came together.
+    pub(super) fn handle_tag(&mut self, tag: Tag, received_at: Moment) {
+        self.packager.handle_tag(tag, received_at);
     }
 
     /// Passes on what the packager has for the disk and for the log.
@@ -143,7 +148,10 @@ impl Broadcast {
 
     fn tell_outage(&mut self) {
         let failing_since = self.writer.failing_since().map(|instant| self.clock.monotonic(instant));
-        self.packager.handle_outage(failing_since, self.clock.now());
+        if self.is_failing || failing_since.is_some() {
+            self.is_failing = failing_since.is_some();
+            self.packager.handle_outage(failing_since, self.clock.now());
+        }
     }
 
     fn drain(&mut self) {
@@ -210,9 +218,14 @@ impl Broadcast {
         self.writer.progress().await;
     }
 
-    /// Waits until the disk has got on and there is more to do, or something went wrong. Cancel safe.
-    pub(super) async fn progress_that_matters(&mut self) {
-        self.writer.progress_that_matters().await;
+    /// Whether the disk has got on and there is more to do, or something went wrong.
+    pub(super) fn poll_progress(&mut self, cx: &TaskContext<'_>) -> Poll<()> {
+        self.writer.poll_progress(cx)
+    }
+
+    /// When [`pass_on`](Self::pass_on) is to be called, whatever else happens.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.writer.retry_at()
     }
 }
 

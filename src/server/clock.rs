@@ -20,8 +20,13 @@ impl Clock {
 
     /// What time it is.
     pub(super) fn now(self) -> Moment {
+        self.moment(Instant::now())
+    }
+
+    /// What time it is, where `now` was just read.
+    pub(super) fn moment(self, now: Instant) -> Moment {
         Moment {
-            monotonic: self.start.elapsed(),
+            monotonic: self.monotonic(now),
             // A clock set before 1970 is as good as none.
             unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         }

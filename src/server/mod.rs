@@ -26,6 +26,7 @@ mod ending;
 mod folder;
 mod governor;
 mod http;
+mod landing;
 mod limits;
 mod listener;
 mod publisher;

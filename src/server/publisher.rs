@@ -6,16 +6,18 @@
 //!       └──→ closed                       └──→ the broadcast is kept for a while, or ended
 //! ```
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Context;
+use super::Context as Shared;
 use super::auth::{Grant, Wish};
 use super::broadcast::{self, Broadcast, printable, source};
 use super::ending::Ending;
@@ -25,6 +27,7 @@ use super::socket::Pace;
 use super::stop::Stop;
 use super::wire::{MOST_UNSENT_BYTES, Wire};
 use crate::flv::{self, TagBody};
+use crate::media::Moment;
 use crate::rtmp::{Connection, Event, Message, MessageKind, Publish};
 
 /// From the connection, or from the end of a publish, to the publish: however the bytes are dripped, no longer.
@@ -45,11 +48,11 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Pace + Unpin>(
     socket: S,
     peer: SocketAddr,
     admission: Admission,
-    context: Arc<Context>,
-    mut stop: Stop,
+    context: Arc<Shared>,
+    stop: Stop,
 ) {
     let mut session = Session::new(socket, peer, &context, admission.arrived);
-    let ending = session.run(&mut stop).await;
+    let ending = session.run(&stop).await;
     match &ending {
         Ending::Limit(_) => session.connection.end_publish(DENIED, &ending.to_string()),
         Ending::TakenOver(_) => session.connection.end_publish(BAD_NAME, &ending.to_string()),
@@ -94,7 +97,7 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(wire: Wire<S>) {
 }
 
 /// Port scanners and health checks come and go; who was closed by us is told about.
-fn log_unpublished(context: &Context, peer: SocketAddr, received: u64, ending: &Ending) {
+fn log_unpublished(context: &Shared, peer: SocketAddr, received: u64, ending: &Ending) {
     match ending {
         Ending::Protocol(_) | Ending::Unpublished | Ending::Limit(_) if context.gate.may_log() => {
             tracing::info!(%peer, received_bytes = received, "connection without a publish closed: {ending}");
@@ -104,7 +107,7 @@ fn log_unpublished(context: &Context, peer: SocketAddr, received: u64, ending: &
 }
 
 struct Session<'a, S> {
-    context: &'a Context,
+    context: &'a Shared,
     peer: SocketAddr,
     wire: Wire<S>,
     connection: Connection,
@@ -119,6 +122,18 @@ struct Session<'a, S> {
     refusals: u32,
     /// The limit that ends the connection.
     reached: Option<Reached>,
+}
+
+/// What woke a session up.
+enum Woken {
+    /// So many bytes have come, or none will.
+    Received(io::Result<usize>),
+    /// Somebody else has taken the name.
+    Asked(Request<Box<Broadcast>>),
+    /// The disk has got on, or it is time for something.
+    Due,
+    /// All has to stop.
+    Stopped,
 }
 
 /// A broadcast that is being published.
@@ -137,7 +152,7 @@ struct Live {
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
-    fn new(socket: S, peer: SocketAddr, context: &'a Context, arrived: Instant) -> Self {
+    fn new(socket: S, peer: SocketAddr, context: &'a Shared, arrived: Instant) -> Self {
         Self {
             context,
             peer,
@@ -152,43 +167,77 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         }
     }
 
-    async fn run(&mut self, stop: &mut Stop) -> Ending {
+    async fn run(&mut self, stop: &Stop) -> Ending {
         let mut alarm = pin!(sleep_until(self.deadline));
+        let mut hearer = stop.clone();
+        let mut stopped = pin!(hearer.said());
+        let mut is_others_turn = false;
         loop {
             let next = self.next_alarm();
             // The timer is moved only when it has to be: not with each message.
             if next < alarm.deadline() || alarm.is_elapsed() {
                 alarm.as_mut().reset(next);
             }
-            let Self { wire, connection, live, .. } = self;
-            let may_read = !live.as_ref().is_some_and(|live| live.broadcast.is_behind());
-            if !may_read && let Some(live) = live {
+            let may_read = !self.live.as_ref().is_some_and(|live| live.broadcast.is_behind());
+            if !may_read && let Some(live) = &self.live {
                 live.claim.stop_listening();
             }
             let mut handled = Ok(());
-            tokio::select! {
-                received = wire.receive(may_read, |bytes| handled = connection.handle_bytes(bytes)) => match received {
-                    Ok(0) => return Ending::Closed,
-                    Ok(_) => live.iter().for_each(|live| live.claim.mark_heard()),
-                    Err(error) if error.kind() == io::ErrorKind::WriteZero => {
-                        return Ending::Limit(Reached::UnreadReplies(MOST_UNSENT_BYTES));
+            // One wake-up for many messages: most find bytes and look at nothing else. Bytes that never end take turns.
+            let woken = poll_fn(|cx| {
+                let Self { wire, connection, live, .. } = self;
+                let mut poll_receive = |cx: &mut Context<'_>| {
+                    let take = |bytes: &[u8]| handled = connection.handle_bytes(bytes);
+                    wire.poll_receive(cx, may_read, take).map(Woken::Received)
+                };
+                if !is_others_turn && let Poll::Ready(received) = poll_receive(cx) {
+                    is_others_turn = true;
+                    return Poll::Ready(received);
+                }
+                if let Some(Live { broadcast, claim, .. }) = live {
+                    if let Poll::Ready(by) = claim.poll_asked(cx) {
+                        return Poll::Ready(Woken::Asked(by));
                     }
-                    Err(error) => return Ending::Broken(error),
-                },
-                by = progress(live) => if let Some(by) = by {
-                    return Ending::TakenOver(by);
-                },
-                () = &mut alarm => {}
-                () = stop.said() => {
+                    if broadcast.poll_progress(cx).is_ready() {
+                        return Poll::Ready(Woken::Due);
+                    }
+                }
+                if alarm.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Woken::Due);
+                }
+                if stopped.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Woken::Stopped);
+                }
+                if std::mem::take(&mut is_others_turn) { poll_receive(cx) } else { Poll::Pending }
+            })
+            .await;
+            let mut has_received = false;
+            match woken {
+                Woken::Received(Ok(0)) => return Ending::Closed,
+                Woken::Received(Ok(_)) => has_received = true,
+                Woken::Received(Err(error)) if error.kind() == io::ErrorKind::WriteZero => {
+                    return Ending::Limit(Reached::UnreadReplies(MOST_UNSENT_BYTES));
+                }
+                Woken::Received(Err(error)) => return Ending::Broken(error),
+                Woken::Asked(by) => return Ending::TakenOver(by),
+                Woken::Due => {}
+                Woken::Stopped => {
                     self.receive_last().await;
                     return Ending::Stopped;
                 }
             }
-            self.handle_events(stop).await;
+            let now = Instant::now();
+            if has_received {
+                self.handle_events(stop, now).await;
+            }
             if let Err(error) = handled {
                 return Ending::Protocol(error);
             }
-            if let Some(ending) = self.handle_time(may_read) {
+            // While our disk keeps us from reading, the silence is ours.
+            if let Some(live) = self.live.as_ref().filter(|_| has_received || !may_read) {
+                live.claim.mark_heard(now);
+            }
+            if let Some(ending) = self.handle_time(may_read, now) {
                 return ending;
             }
         }
@@ -197,6 +246,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
     /// What has come before the word to stop is part of the broadcast.
     async fn receive_last(&mut self) {
         let until = self.wire.received() + LAST_BYTES;
+        let received_at = self.context.clock.now();
         while self.live.is_some() && self.wire.received() < until {
             let Self { wire, connection, .. } = self;
             let mut handled = Ok(());
@@ -204,7 +254,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             while let Some(event) = self.connection.poll_event() {
                 // Nobody begins now.
                 if let Event::Media(message) = event {
-                    self.handle_media(&message);
+                    self.handle_media(&message, received_at);
                 }
             }
             if !matches!(received, Ok(1..)) || handled.is_err() {
@@ -214,14 +264,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
     }
 
     fn next_alarm(&self) -> Instant {
-        match self.live.as_ref().and_then(|live| live.broadcast.due()) {
-            Some(due) => due.min(self.deadline),
-            None => self.deadline,
-        }
+        let Some(Live { broadcast, .. }) = &self.live else { return self.deadline };
+        [broadcast.due(), broadcast.retry_at()].into_iter().flatten().fold(self.deadline, Instant::min)
     }
 
-    fn handle_time(&mut self, could_read: bool) -> Option<Ending> {
-        let now = Instant::now();
+    fn handle_time(&mut self, could_read: bool, now: Instant) -> Option<Ending> {
         if let Some(reached) = self.reached {
             return Some(Ending::Limit(reached));
         }
@@ -243,33 +290,33 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         {
             return Some(Ending::Limit(reached));
         }
-        // While our disk keeps us from reading, the silence is ours.
-        if !could_read {
-            live.claim.mark_heard();
-        }
         if !could_read || self.wire.received() >= self.alive_at + SIGN_OF_LIFE_BYTES {
-            self.mark_alive();
+            self.mark_alive(now);
         }
         (now >= self.deadline).then_some(Ending::Silent)
     }
 
-    fn mark_alive(&mut self) {
-        self.deadline = Instant::now() + SILENCE;
+    fn mark_alive(&mut self, now: Instant) {
+        self.deadline = now + SILENCE;
         self.alive_at = self.wire.received();
     }
 
-    async fn handle_events(&mut self, stop: &Stop) {
+    async fn handle_events(&mut self, stop: &Stop, now: Instant) {
+        let mut received_at = self.context.clock.moment(now);
         while let Some(event) = self.connection.poll_event() {
             match event {
                 Event::Connect(connect) => {
                     self.encoder = connect.flash_ver.as_deref().map(printable);
                     self.connection.accept_connect();
                 }
-                Event::Publish(publish) => self.handle_publish(publish).await,
+                Event::Publish(publish) => {
+                    self.handle_publish(publish).await;
+                    received_at = self.context.clock.now();
+                }
                 Event::Media(message) => {
-                    self.handle_media(&message);
+                    self.handle_media(&message, received_at);
                     if self.live.is_some() {
-                        self.mark_alive();
+                        self.mark_alive(now);
                     }
                 }
                 Event::Unpublish => self.handle_unpublish(stop).await,
@@ -287,7 +334,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
 
     /// Who may publish, what, or why not: the code and the words of the refusal.
     async fn ask_for(&mut self, publish: &Publish) -> Result<Grant, (&'static str, String)> {
-        let Context { gate, door, registry, clock, governor, .. } = self.context;
+        let Shared { gate, door, registry, clock, governor, .. } = self.context;
         if let Err(reached) = gate.try_to_publish(self.peer.ip()) {
             return Err(self.over(reached));
         }
@@ -317,7 +364,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
     }
 
     fn refuse(&mut self, publish: &Publish, code: &str, reason: &str) {
-        let Context { gate, door, .. } = self.context;
+        let Shared { gate, door, .. } = self.context;
         // Of a limit the line at the end of the connection tells.
         if self.reached.is_none() && gate.may_log() {
             // What may be a key is not shown.
@@ -368,12 +415,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             bitrate: Bitrate::new(received),
             configurations,
         });
-        self.mark_alive();
+        self.mark_alive(Instant::now());
         self.wire.pace(self.context.beat.as_ref());
         self.connection.accept_publish();
     }
 
-    fn handle_media(&mut self, message: &Message) {
+    fn handle_media(&mut self, message: &Message, received_at: Moment) {
         let Some(live) = &mut self.live else { return };
         let Message { kind, timestamp, body } = message;
         let parsed = match kind {
@@ -389,7 +436,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                     {
                         live.broadcast.set_source(source(self.peer, Some(&printable(encoder))));
                     }
-                    live.broadcast.handle_tag(tag);
+                    live.broadcast.handle_tag(tag, received_at);
                     if let Err(reached) = live.configurations.check(live.broadcast.configurations()) {
                         self.reached = Some(reached);
                         return;
@@ -443,13 +490,4 @@ const UNSUPPORTED: &str = "NetStream.Publish.UnsupportedCodec";
 fn wish<'a>(peer: SocketAddr, encoder: Option<&'a str>, publish: &'a Publish) -> Wish<'a> {
     let Publish { app, stream_key, query, .. } = publish;
     Wish { app, stream_key, query: query.as_deref(), peer, encoder }
-}
-
-/// Waits until the disk has got on, or somebody else has taken the name, who is returned.
-async fn progress(live: &mut Option<Live>) -> Option<Request<Box<Broadcast>>> {
-    let Some(Live { broadcast, claim, .. }) = live else { return std::future::pending().await };
-    tokio::select! {
-        () = broadcast.progress_that_matters() => None,
-        by = claim.asked() => Some(by),
-    }
 }

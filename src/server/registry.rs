@@ -13,8 +13,11 @@
 //! what is handed over is any `T`.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -113,7 +116,7 @@ impl<T> Registry<T> {
     ) -> (Claim<T>, Option<Holder<T>>) {
         let id = names.next_id;
         names.next_id += 1;
-        let heard = Arc::new(Heard(AtomicU64::new(self.now_ms())));
+        let heard = Arc::new(Heard(AtomicU64::new(self.millis(Instant::now()))));
         let (ask, requests) = oneshot::channel();
         let holder = Holder { id, credential, heard: Arc::clone(&heard), is_live, ask };
         let before = names.holders.insert(name.clone(), holder);
@@ -121,7 +124,7 @@ impl<T> Registry<T> {
     }
 
     fn has_to_give_way(&self, holder: &Holder<T>, to: &Credential) -> bool {
-        let silence_ms = self.now_ms().saturating_sub(holder.heard.0.load(Ordering::Relaxed));
+        let silence_ms = self.millis(Instant::now()).saturating_sub(holder.heard.0.load(Ordering::Relaxed));
         match self.on_duplicate {
             OnDuplicate::Reject => false,
             OnDuplicate::Takeover => {
@@ -130,8 +133,9 @@ impl<T> Registry<T> {
         }
     }
 
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// Milliseconds since the registry began.
+    fn millis(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The names that belong to a publisher now, in no order.
@@ -163,9 +167,9 @@ pub(super) struct Claim<T> {
 }
 
 impl<T> Claim<T> {
-    /// The publisher was heard just now.
-    pub(super) fn mark_heard(&self) {
-        self.heard.0.store(self.registry.now_ms(), Ordering::Relaxed);
+    /// The publisher was heard `now`.
+    pub(super) fn mark_heard(&self, now: Instant) {
+        self.heard.0.store(self.registry.millis(now), Ordering::Relaxed);
     }
 
     /// From now until the next [`mark_heard`](Self::mark_heard), the silence is not the publisher's.
@@ -173,12 +177,12 @@ impl<T> Claim<T> {
         self.heard.0.store(Heard::NOT_LISTENING, Ordering::Relaxed);
     }
 
-    /// Waits until somebody else has taken the name. Cancel safe; not to be called again after it has returned.
-    pub(super) async fn asked(&mut self) -> Request<T> {
-        match (&mut self.requests).await {
-            Ok(request) => request,
+    /// Whether somebody else has taken the name; not to be called again after he has.
+    pub(super) fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Request<T>> {
+        match Pin::new(&mut self.requests).poll(cx) {
+            Poll::Ready(Ok(request)) => Poll::Ready(request),
             // The sender lives in the registry as long as our claim does.
-            Err(_) => std::future::pending().await,
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
         }
     }
 
@@ -205,9 +209,9 @@ impl<T> Drop for Claim<T> {
 pub(super) struct Offer<T>(Claim<T>);
 
 impl<T> Offer<T> {
-    /// Waits until the next publisher has taken the name, as [`Claim::asked`].
+    /// Waits until the next publisher has taken the name. Cancel safe; not to be called again after it has returned.
     pub(super) async fn asked(&mut self) -> Request<T> {
-        self.0.asked().await
+        poll_fn(|cx| self.0.poll_asked(cx)).await
     }
 
     /// Frees the name; what is returned came just before.
@@ -280,18 +284,18 @@ mod tests {
         let (mut first, _) = registry.claim(&name("a"), key(1)).unwrap();
         assert_eq!(registry.claim(&name("a"), key(2)).err(), Some(Taken));
         let (second, handover) = registry.claim(&name("a"), key(1)).unwrap();
-        first.asked().await.answer(Some(7)).unwrap();
+        poll_fn(|cx| first.poll_asked(cx)).await.answer(Some(7)).unwrap();
         drop(first);
         assert_eq!(handover.unwrap().receive().await, Some(7));
 
         advance(SILENT_AFTER).await;
         assert_eq!(registry.claim(&name("a"), key(2)).err(), Some(Taken), "it takes more than that");
-        second.mark_heard();
+        second.mark_heard(Instant::now());
         advance(SILENT_AFTER).await;
         second.stop_listening();
         advance(SILENT_AFTER).await;
         assert_eq!(registry.claim(&name("a"), Credential::None).err(), Some(Taken), "the silence is ours");
-        second.mark_heard();
+        second.mark_heard(Instant::now());
         advance(SILENT_AFTER + Duration::from_millis(1)).await;
         assert!(registry.claim(&name("a"), Credential::None).is_ok());
     }

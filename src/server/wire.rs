@@ -62,41 +62,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.received
     }
 
-    /// Queues bytes to be sent; they go out while [`receive`](Self::receive) waits.
+    /// Queues bytes to be sent; they go out while [`poll_receive`](Self::poll_receive) waits.
     pub(super) fn send(&mut self, bytes: Bytes) {
         self.unsent_bytes += bytes.len();
         self.unsent.push_back(bytes);
     }
 
     /// Hands what comes next to `take` and returns how many bytes it was, 0 at the end. Unless `may_read`, only sends.
-    /// Cancel safe: nothing is taken from the socket that `take` has not seen.
+    /// Nothing is taken from the socket that `take` has not seen.
     ///
     /// # Errors
     /// Of the socket, and `WriteZero` when the peer does not read.
-    pub(super) async fn receive(&mut self, may_read: bool, mut take: impl FnMut(&[u8])) -> io::Result<usize> {
-        poll_fn(|cx| {
-            let sent = self.poll_send(cx);
-            if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WriteZero) {
-                return Poll::Ready(sent.map(|()| 0));
-            }
-            let received = if may_read { self.poll_receive(cx, &mut take) } else { Poll::Pending };
-            match (received, sent) {
-                // Whoever says goodbye and goes without hearing us out breaks the connection; the goodbye has come.
-                (Poll::Ready(Ok(count @ 1..)), _) => Poll::Ready(Ok(count)),
-                (_, Err(error)) => Poll::Ready(Err(error)),
-                (received, Ok(())) => received,
-            }
-        })
-        .await
+    pub(super) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        may_read: bool,
+        take: impl FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
+        let sent = if self.unsent.is_empty() { Ok(()) } else { self.poll_send(cx) };
+        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WriteZero) {
+            return Poll::Ready(sent.map(|()| 0));
+        }
+        let received = if may_read { self.poll_take(cx, take) } else { Poll::Pending };
+        match (received, sent) {
+            // Whoever says goodbye and goes without hearing us out breaks the connection; the goodbye has come.
+            (Poll::Ready(Ok(count @ 1..)), _) => Poll::Ready(Ok(count)),
+            (_, Err(error)) => Poll::Ready(Err(error)),
+            (received, Ok(())) => received,
+        }
     }
 
-    /// What has come and can be had without waiting, as [`receive`](Self::receive).
+    /// What has come and can be had without waiting, as [`poll_receive`](Self::poll_receive).
     pub(super) async fn receive_ready(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize>
     where
         S: Pace,
     {
         self.socket.hasten();
-        poll_fn(|cx| match self.poll_receive(cx, &mut take) {
+        poll_fn(|cx| match self.poll_take(cx, &mut take) {
             Poll::Pending => Poll::Ready(Ok(0)),
             ready => ready,
         })
@@ -111,7 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.socket.shutdown().await
     }
 
-    fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
+    fn poll_take(&mut self, cx: &mut Context<'_>, mut take: impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
         BUFFER.with_borrow_mut(|buffer| {
             let mut buffer = ReadBuf::new(&mut buffer[..self.read_bytes]);
             let polled = Pin::new(&mut self.socket).poll_read(cx, &mut buffer)?;
@@ -153,6 +155,13 @@ mod tests {
 
     use super::*;
 
+    async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
+        wire: &mut Wire<S>,
+        mut take: impl FnMut(&[u8]),
+    ) -> io::Result<usize> {
+        poll_fn(|cx| wire.poll_receive(cx, true, &mut take)).await
+    }
+
     #[tokio::test]
     async fn replies_go_out_while_waiting_and_a_peer_that_does_not_read_holds_up_nothing() {
         let (socket, mut peer) = tokio::io::duplex(8);
@@ -160,7 +169,7 @@ mod tests {
         wire.send(Bytes::from_static(b"longer than the pipe"));
         peer.write_all(b"hello").await.unwrap();
         let mut heard = Vec::new();
-        assert_eq!(wire.receive(true, |bytes| heard.extend_from_slice(bytes)).await.unwrap(), 5);
+        assert_eq!(receive(&mut wire, |bytes| heard.extend_from_slice(bytes)).await.unwrap(), 5);
         assert_eq!((heard.as_slice(), wire.received()), (b"hello".as_slice(), 5));
         let told = tokio::spawn(async move {
             let mut told = String::new();
@@ -176,7 +185,7 @@ mod tests {
         let (socket, _peer) = tokio::io::duplex(8);
         let mut wire = Wire::new(socket);
         wire.send(Bytes::from(vec![0; MOST_UNSENT_BYTES + 9]));
-        let error = wire.receive(true, |_| {}).await.unwrap_err();
+        let error = receive(&mut wire, |_| {}).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::WriteZero);
     }
 
@@ -188,9 +197,9 @@ mod tests {
         drop(peer);
         wire.send(Bytes::from_static(b"reply"));
         let mut heard = Vec::new();
-        assert_eq!(wire.receive(true, |bytes| heard.extend_from_slice(bytes)).await.unwrap(), 3);
+        assert_eq!(receive(&mut wire, |bytes| heard.extend_from_slice(bytes)).await.unwrap(), 3);
         assert_eq!(heard, b"bye");
-        assert_eq!(wire.receive(true, |_| {}).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(receive(&mut wire, |_| {}).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[tokio::test]

@@ -11,14 +11,16 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::landing::{Flight, Landing, Wanted};
 use super::store::{MakeStore, Store, Torn};
 use super::work_queue::WorkQueue;
 use crate::action::{Action, Key, ObjectKind};
@@ -48,9 +50,8 @@ pub(super) struct Writer {
     work: WorkQueue,
     /// `None` while a batch is in flight.
     store: Option<Box<dyn Store>>,
-    in_flight: Option<oneshot::Receiver<Outcome>>,
-    /// Something was not right with the batch in flight.
-    has_failed: Arc<Notify>,
+    /// Where what became of the batch in flight is found.
+    landing: Arc<Landing<Outcome>>,
     queue: VecDeque<Action>,
     queued_bytes: usize,
     in_flight_bytes: usize,
@@ -124,8 +125,7 @@ impl Writer {
             store: Some(make_store()),
             make_store,
             work,
-            in_flight: None,
-            has_failed: Arc::new(Notify::new()),
+            landing: Arc::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
             in_flight_bytes: 0,
@@ -186,7 +186,7 @@ impl Writer {
 
     /// Everything is done.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && self.queue.is_empty()
+        self.store.is_some() && self.queue.is_empty()
     }
 
     /// Until when a broadcast that ends now waits for its store.
@@ -201,34 +201,43 @@ impl Writer {
 
     /// Waits until something has changed: a batch is done, or it was time for another try. Cancel safe.
     pub(super) async fn progress(&mut self) {
-        if let Some(in_flight) = &mut self.in_flight {
-            let outcome = in_flight.await;
-            self.finish_batch(outcome.ok());
-            self.start();
-        } else if let Some(trouble) = self.trouble.as_ref().filter(|_| !self.queue.is_empty()) {
-            sleep_until(trouble.retry_at).await;
+        if self.store.is_none() {
+            poll_fn(|cx| self.poll_landed(cx, Wanted::Any)).await;
+        } else if let Some(retry_at) = self.retry_at() {
+            sleep_until(retry_at).await;
             self.start();
         } else {
             std::future::pending().await
         }
     }
 
-    /// As [`progress`](Self::progress), but sleeps through batches that go well and nothing waits for. Cancel safe.
-    pub(super) async fn progress_that_matters(&mut self) {
-        if self.in_flight.is_some() && self.queue.is_empty() && !self.is_full() {
-            self.has_failed.notified().await;
+    /// Whether a batch is done for which something waits, or with which something was wrong.
+    pub(super) fn poll_progress(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.store.is_some() {
+            return Poll::Pending;
         }
-        self.progress().await;
+        let wanted = if self.queue.is_empty() && !self.is_full() { Wanted::Bad } else { Wanted::Any };
+        self.poll_landed(cx, wanted)
+    }
+
+    fn poll_landed(&mut self, cx: &Context<'_>, wanted: Wanted) -> Poll<()> {
+        self.landing.poll(wanted, cx).map(|outcome| {
+            self.finish_batch(outcome);
+            self.start();
+        })
+    }
+
+    /// When [`start`](Self::start) tries again what failed.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        let trouble = self.trouble.as_ref().filter(|_| self.store.is_some() && !self.queue.is_empty());
+        trouble.map(|trouble| trouble.retry_at)
     }
 
     /// Starts to perform what is queued, unless something is in flight.
     pub(super) fn start(&mut self) {
-        if let Some(in_flight) = &mut self.in_flight {
-            match in_flight.try_recv() {
-                Ok(outcome) => self.finish_batch(Some(outcome)),
-                Err(oneshot::error::TryRecvError::Closed) => self.finish_batch(None),
-                Err(oneshot::error::TryRecvError::Empty) => return,
-            }
+        if self.store.is_none() {
+            let Some(outcome) = self.landing.take() else { return };
+            self.finish_batch(outcome);
         }
         if self.queue.is_empty() || self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.retry_at) {
             return;
@@ -236,23 +245,16 @@ impl Writer {
         let Some(store) = self.store.take() else { return };
         let batch = std::mem::take(&mut self.queue);
         self.in_flight_bytes = std::mem::take(&mut self.queued_bytes);
-        let (tell, in_flight) = oneshot::channel();
-        self.in_flight = Some(in_flight);
-        let has_failed = Arc::clone(&self.has_failed);
+        let flight = Flight::to(&self.landing);
         self.work.push(self.in_flight_bytes >= LARGE_BATCH_BYTES, move || {
             let outcome = perform(store, batch);
             let is_well = outcome.error.is_none() && !outcome.has_vanished;
-            // Nobody waits any more: the store is dropped with the outcome.
-            let _ = tell.send(outcome);
-            if !is_well {
-                has_failed.notify_one();
-            }
+            flight.land(outcome, is_well);
         });
     }
 
-    /// Takes account of a batch that is done; of one that panicked, which has been reported, there is no outcome.
+    /// Takes account of a batch that has landed; of one that panicked, which has been reported, there is no outcome.
     fn finish_batch(&mut self, outcome: Option<Outcome>) {
-        self.in_flight = None;
         self.in_flight_bytes = 0;
         match outcome {
             Some(outcome) => self.take_back(outcome),
@@ -586,8 +588,8 @@ mod tests {
         while Instant::now() < until {
             writer.progress().await;
         }
-        while writer.in_flight.is_some() {
-            let outcome = writer.in_flight.as_mut().unwrap().await.ok();
+        while writer.store.is_none() {
+            let outcome = poll_fn(|cx| writer.landing.poll(Wanted::Any, cx)).await;
             writer.finish_batch(outcome);
         }
         writer.push(Action::Delete { key: key("0.m4s") });

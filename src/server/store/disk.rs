@@ -3,7 +3,7 @@
 //! Readers never see half a file: `live/cam1/~17/v-5.m4s` is written as `live/cam1/~17/.v-5.m4s.tmp` and renamed when
 //! it is whole. The temporary name is opened with `O_CREAT | O_EXCL`, which follows no symbolic link.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,8 @@ use crate::action::{Action, Key};
 #[derive(Debug)]
 pub(in crate::server) struct DiskStore {
     root: Arc<Path>,
-    partial: HashMap<Key, Partial>,
+    /// One for each track, seldom more: looked through faster than hashed.
+    partial: Vec<(Key, Partial)>,
     /// Folders that were there: the stream's and the broadcast's.
     folders: HashSet<PathBuf>,
     has_vanished: bool,
@@ -52,7 +53,7 @@ impl DiskStore {
     pub(in crate::server) fn new(root: Arc<Path>, durability: Durability) -> Self {
         Self {
             root,
-            partial: HashMap::new(),
+            partial: Vec::new(),
             folders: HashSet::new(),
             has_vanished: false,
             renamed: None,
@@ -98,7 +99,7 @@ impl DiskStore {
     fn vanish(&mut self) {
         self.has_vanished = true;
         self.folders.clear();
-        for partial in self.partial.values_mut() {
+        for (_, partial) in &mut self.partial {
             partial.is_torn = true;
         }
     }
@@ -137,16 +138,22 @@ impl DiskStore {
 }
 
 impl DiskStore {
-    /// Adds to an object that nobody can see yet.
-    fn append(&mut self, key: &Key, body: &[Bytes]) -> io::Result<()> {
-        if !self.partial.contains_key(key) {
-            let partial = self.create(&self.path(key))?;
-            self.partial.insert(key.clone(), partial);
-        }
-        match self.partial.get_mut(key) {
-            Some(partial) => partial.append(body, &self.operations),
-            None => Err(io::Error::other(Torn)),
-        }
+    fn find(&self, key: &Key) -> Option<usize> {
+        self.partial.iter().position(|(of, _)| of == key)
+    }
+
+    /// Adds to an object that nobody can see yet, and says where it is among the partial ones.
+    fn append(&mut self, key: &Key, body: &[Bytes]) -> io::Result<usize> {
+        let position = match self.find(key) {
+            Some(position) => position,
+            None => {
+                let partial = self.create(&self.path(key))?;
+                self.partial.push((key.clone(), partial));
+                self.partial.len() - 1
+            }
+        };
+        self.partial[position].1.append(body, &self.operations)?;
+        Ok(position)
     }
 
     /// Completes an object and makes it visible, whole.
@@ -155,24 +162,22 @@ impl DiskStore {
         if self.renamed.as_ref() == Some(key) {
             return self.make_name_last(&path);
         }
-        let has_been_appended = self.partial.get(key).is_some_and(|partial| partial.bytes > 0);
-        self.append(key, body)?;
-        let Some(partial) = self.partial.get(key) else { return Err(io::Error::other(Torn)) };
-        if let Err(error) = self.complete(partial, &path) {
+        let has_been_appended = self.find(key).is_some_and(|position| self.partial[position].1.bytes > 0);
+        let position = self.append(key, body)?;
+        if let Err(error) = self.complete(&self.partial[position].1, &path) {
             let is_gone = error.kind() == ErrorKind::NotFound;
-            if let Some(partial) = self.partial.get_mut(key) {
-                partial.take_back(body);
-                if is_gone && partial.bytes == 0 {
-                    // All of it comes again with the next try.
-                    self.partial.remove(key);
-                }
+            let partial = &mut self.partial[position].1;
+            partial.take_back(body);
+            if is_gone && partial.bytes == 0 {
+                // All of it comes again with the next try.
+                self.partial.swap_remove(position);
             }
             if is_gone {
                 self.vanish();
             }
             return Err(error);
         }
-        self.partial.remove(key);
+        self.partial.swap_remove(position);
         // What was put in one piece is put again if that fails.
         self.renamed = has_been_appended.then(|| key.clone());
         self.make_name_last(&path)
@@ -182,7 +187,8 @@ impl DiskStore {
     fn delete(&mut self, key: &Key) -> io::Result<()> {
         self.operations.check("remove")?;
         self.renamed.take_if(|renamed| renamed == key);
-        if let Some(partial) = self.partial.remove(key) {
+        if let Some(position) = self.find(key) {
+            let (_, partial) = self.partial.swap_remove(position);
             remove_file(&partial.path)?;
         }
         remove_file(&self.path(key))
@@ -192,7 +198,7 @@ impl DiskStore {
 impl Store for DiskStore {
     fn perform(&mut self, action: &Action) -> io::Result<()> {
         match action {
-            Action::Append { key, body } => self.append(key, body),
+            Action::Append { key, body } => self.append(key, body).map(drop),
             Action::Put { key, body, .. } => self.put(key, body),
             Action::Delete { key } => self.delete(key),
         }
@@ -205,7 +211,7 @@ impl Store for DiskStore {
 
 impl Drop for DiskStore {
     fn drop(&mut self) {
-        for partial in self.partial.values() {
+        for (_, partial) in &self.partial {
             // Nobody is left to tell; the name can be used again, and is not served.
             let _ = remove_file(&partial.path);
         }
@@ -309,21 +315,28 @@ fn length(body: &[Bytes]) -> u64 {
 
 /// Writes all pieces, over short writes and interruptions.
 fn write_all_vectored(file: &mut impl Write, body: &[Bytes]) -> io::Result<()> {
-    /// The most pieces a system call takes (`IOV_MAX`).
-    const MOST_PIECES: usize = 1024;
-
-    let mut slices: Vec<_> = body.iter().filter(|piece| !piece.is_empty()).map(|piece| IoSlice::new(piece)).collect();
-    let mut slices = slices.as_mut_slice();
-    while !slices.is_empty() {
-        match file.write_vectored(&slices[..slices.len().min(MOST_PIECES)]) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut slices, written),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    for pieces in body.chunks(PIECES_AT_ONCE) {
+        let mut slices = [IoSlice::new(&[]); PIECES_AT_ONCE];
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(piece);
+        }
+        let mut slices = &mut slices[..pieces.len()];
+        // Takes off those that are empty.
+        IoSlice::advance_slices(&mut slices, 0);
+        while !slices.is_empty() {
+            match file.write_vectored(slices) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut slices, written),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(())
 }
+
+/// Pieces of a system call, at most: more than a live stream's have, and few enough for the stack.
+const PIECES_AT_ONCE: usize = 64;
 
 #[cfg(test)]
 mod tests {
