@@ -101,9 +101,13 @@ pub(super) async fn serve(
                     let _ = socket.set_nodelay(true);
                     let (context, stop) = (Arc::clone(&context), stop.clone());
                     match acceptor {
-                        None => tasks.spawn(publisher::serve(Socket::new(socket), peer, admission, context, stop)),
-                        Some(acceptor) => tasks.spawn(serve_tls(acceptor, socket, peer, admission, context, stop)),
-                    };
+                        None => spawn(&mut tasks, &context, {
+                            publisher::serve(Socket::new(socket), peer, admission, Arc::clone(&context), stop)
+                        }),
+                        Some(acceptor) => spawn(&mut tasks, &context, {
+                            serve_tls(acceptor, socket, peer, admission, Arc::clone(&context), stop)
+                        }),
+                    }
                 }
                 Err(error) => {
                     if Instant::now() >= log_at {
@@ -125,6 +129,15 @@ pub(super) async fn serve(
     };
     if timeout(STOP_WITHIN, all_ended).await.is_err() {
         tracing::error!("{} broadcasts could not be ended in {STOP_WITHIN:?}", tasks.len());
+    }
+}
+
+/// Serves a connection: where it may block, if it is to be read at a beat; where it is woken soonest, if it is not.
+fn spawn(tasks: &mut JoinSet<()>, context: &Arc<Context>, serve: impl Future<Output = ()> + Send + 'static) {
+    if context.beat.is_some() {
+        tasks.spawn(context.work.run(serve));
+    } else {
+        tasks.spawn(serve);
     }
 }
 

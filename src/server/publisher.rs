@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Context as Shared;
@@ -40,6 +41,8 @@ const SIGN_OF_LIFE_BYTES: u64 = 16 << 10;
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// What is still read from a socket when the server stops, in bytes: what the system had received for us.
 const LAST_BYTES: u64 = 8 << 20;
+/// How many pieces a connection is read before the next one's turn.
+const PIECES_IN_A_ROW: u32 = 8;
 /// How often a connection may be refused: one that goes on guesses.
 const MOST_REFUSALS: u32 = 5;
 
@@ -172,7 +175,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         let mut hearer = stop.clone();
         let mut stopped = pin!(hearer.said());
         let mut is_others_turn = false;
+        let mut pieces = 0_u32;
         loop {
+            // Bytes that never end take turns with other publishers too.
+            if pieces >= PIECES_IN_A_ROW {
+                pieces = 0;
+                yield_now().await;
+            }
             let next = self.next_alarm();
             // The timer is moved only when it has to be: not with each message.
             if next < alarm.deadline() || alarm.is_elapsed() {
@@ -208,13 +217,22 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                 if stopped.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Woken::Stopped);
                 }
-                if std::mem::take(&mut is_others_turn) { poll_receive(cx) } else { Poll::Pending }
+                if std::mem::take(&mut is_others_turn)
+                    && let Poll::Ready(received) = poll_receive(cx)
+                {
+                    return Poll::Ready(received);
+                }
+                pieces = 0;
+                Poll::Pending
             })
             .await;
             let mut has_received = false;
             match woken {
                 Woken::Received(Ok(0)) => return Ending::Closed,
-                Woken::Received(Ok(_)) => has_received = true,
+                Woken::Received(Ok(_)) => {
+                    has_received = true;
+                    pieces += 1;
+                }
                 Woken::Received(Err(error)) if error.kind() == io::ErrorKind::WriteZero => {
                     return Ending::Limit(Reached::UnreadReplies(MOST_UNSENT_BYTES));
                 }

@@ -1,20 +1,35 @@
-//! Blocking work of all broadcasts: one queue, and as few threads as get on with it.
+//! Where work may block: one queue for all broadcasts, and as few threads as get on with it.
 //!
 //! To wake a thread for each piece of work would cost more than the work: small writes, many of them at every beat. So
-//! one thread does what has queued up, and looks once more after a rest before it goes. Large work ends the rest. Work
+//! one thread does what has queued up, and looks once more after a rest before it goes; many cores share what is much. Work
 //! that does not come back (a disk that stalls) keeps its thread to itself: another one goes on with what is left.
+//!
+//! A publisher that is read at a beat [runs](WorkQueue::run) here as a whole. What it received is parsed and written in one
+//! go, while it is in the cache; a disk that stalls holds up its reading, and nobody else.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::resume_unwind;
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::spawn_blocking;
 
 /// How long a thread without work stays for more. A paused clock of a test stands still meanwhile.
 const REST: Duration = Duration::from_micros(if cfg!(test) { 100 } else { 10_000 });
 /// Work that takes longer than this holds up nobody any more.
 const STUCK_AFTER: Duration = Duration::from_millis(50);
+/// So much work for one thread is shared with another core.
+const MUCH: usize = 64;
+
+thread_local! {
+    /// Work may block here.
+    static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
+}
 
 /// A queue of work to which everybody may add.
 #[derive(Clone)]
@@ -22,10 +37,12 @@ pub(super) struct WorkQueue(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    /// Large work ends a thread's rest.
-    large: Condvar,
+    /// A thread that rests is to look again.
+    more: Condvar,
     /// Something waits for a thread that is at work.
     waits: Notify,
+    /// The most threads that get on.
+    cores: usize,
 }
 
 #[derive(Default)]
@@ -35,26 +52,50 @@ struct State {
     threads: BTreeMap<u64, Instant>,
     /// The number of the last thread.
     last: u64,
+    /// Threads without work that can be called back.
+    resting: usize,
 }
 
-type Work = Box<dyn FnOnce() + Send>;
+enum Work {
+    Once(Box<dyn FnOnce() + Send>),
+    Step(Arc<Task>),
+}
 
 impl WorkQueue {
     /// A queue that is worked off as long as the runtime runs.
     pub(super) fn start() -> Self {
-        let shared = Arc::new(Shared { state: Mutex::default(), large: Condvar::new(), waits: Notify::new() });
+        let cores = available_parallelism().map_or(1, usize::from);
+        let shared = Arc::new(Shared { state: Mutex::default(), more: Condvar::new(), waits: Notify::new(), cores });
         tokio::spawn(watch(Arc::clone(&shared)));
         Self(shared)
     }
 
-    /// Has `work` done soon, after all that was pushed before has at least begun; at once if it is large.
+    /// Has `work` done: now if this thread may block, otherwise soon, after all that was pushed before has at least begun;
+    /// sooner if it is large.
     pub(super) fn push(&self, is_large: bool, work: impl FnOnce() + Send + 'static) {
-        let mut state = self.0.lock();
-        state.waiting.push_back(Box::new(work));
-        if !self.0.help(&mut state) {
-            self.0.waits.notify_one();
-            if is_large {
-                self.0.large.notify_one();
+        if MAY_BLOCK.get() {
+            work();
+        } else {
+            self.0.push(Work::Once(Box::new(work)), is_large);
+        }
+    }
+
+    /// Runs a future of which each step may block, until it ends or what is returned is dropped: then after the step at
+    /// hand. A panic of it is one of what is returned.
+    pub(super) fn run(
+        &self,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (tell, has_ended) = oneshot::channel();
+        let run = Run { future: Box::pin(future), tell };
+        let state = Mutex::new(TaskState { run: Some(run), phase: Phase::Queued });
+        let task = Arc::new(Task { shared: Arc::clone(&self.0), state });
+        let ends_with_us = EndOnDrop(Arc::clone(&task));
+        self.0.push(Work::Step(task), true);
+        async move {
+            let _ends_with_us = ends_with_us;
+            if has_ended.await.is_err() {
+                resume_unwind(Box::new("a step of it panicked"));
             }
         }
     }
@@ -65,9 +106,24 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts another thread if work waits and all threads are stuck; whether it did.
+    fn push(self: &Arc<Self>, work: Work, is_urgent: bool) {
+        let mut state = self.lock();
+        state.waiting.push_back(work);
+        if !self.help(&mut state) {
+            if is_urgent && state.resting > 0 {
+                state.resting -= 1;
+                self.more.notify_one();
+            }
+            self.waits.notify_one();
+        }
+    }
+
+    /// Starts another thread if work waits and all threads are stuck, or it is much and there is another core; whether it
+    /// did.
     fn help(self: &Arc<Self>, state: &mut State) -> bool {
-        let is_needed = !state.waiting.is_empty() && state.threads.values().all(|since| since.elapsed() > STUCK_AFTER);
+        let most = if state.waiting.len().is_multiple_of(MUCH) { self.cores } else { 1 };
+        let is_needed = !state.waiting.is_empty()
+            && (state.threads.len() < most || state.threads.values().all(|since| since.elapsed() > STUCK_AFTER));
         if is_needed {
             state.last += 1;
             let thread = state.last;
@@ -102,12 +158,16 @@ struct Worker {
 
 impl Worker {
     fn run(self) {
+        MAY_BLOCK.set(true);
         let mut has_rested = false;
         loop {
             match self.take() {
                 Some(work) => {
                     has_rested = false;
-                    work();
+                    match work {
+                        Work::Once(work) => work(),
+                        Work::Step(task) => task.step(),
+                    }
                 }
                 None if has_rested => {
                     let mut state = self.shared.lock();
@@ -119,9 +179,16 @@ impl Worker {
                 }
                 None => {
                     has_rested = true;
-                    let state = self.shared.lock();
-                    // Woken early or not: it looks once more.
-                    drop(self.shared.large.wait_timeout(state, REST));
+                    let mut state = self.shared.lock();
+                    if state.waiting.is_empty() {
+                        state.resting += 1;
+                        // Woken early or not: it looks once more.
+                        let (mut state, rest) =
+                            self.shared.more.wait_timeout(state, REST).unwrap_or_else(PoisonError::into_inner);
+                        if rest.timed_out() {
+                            state.resting = state.resting.saturating_sub(1);
+                        }
+                    }
                 }
             }
         }
@@ -136,8 +203,104 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        MAY_BLOCK.set(false);
         // After a panic, which has been reported.
         self.shared.lock().threads.remove(&self.thread);
+    }
+}
+
+/// A future that runs here.
+struct Task {
+    shared: Arc<Shared>,
+    state: Mutex<TaskState>,
+}
+
+struct TaskState {
+    /// Elsewhere while it is at a step; gone once it has ended.
+    run: Option<Run>,
+    phase: Phase,
+}
+
+struct Run {
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Dropped with the future if that panics.
+    tell: oneshot::Sender<()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Waits to be woken.
+    Asleep,
+    /// Waits for a thread.
+    Queued,
+    AtWork,
+    /// Was woken meanwhile.
+    AtWorkAgain,
+    Ended,
+}
+
+impl Task {
+    fn lock(&self) -> MutexGuard<'_, TaskState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn step(self: Arc<Self>) {
+        let mut state = self.lock();
+        let Some(mut run) = state.run.take() else { return };
+        state.phase = Phase::AtWork;
+        drop(state);
+        let waker = Waker::from(Arc::clone(&self));
+        let polled = run.future.as_mut().poll(&mut Context::from_waker(&waker));
+        let mut state = self.lock();
+        match (polled, state.phase) {
+            (Poll::Pending, Phase::AtWork) => {
+                state.run = Some(run);
+                state.phase = Phase::Asleep;
+            }
+            (Poll::Pending, Phase::AtWorkAgain) => {
+                state.run = Some(run);
+                state.phase = Phase::Queued;
+                drop(state);
+                self.shared.push(Work::Step(Arc::clone(&self)), false);
+            }
+            (Poll::Ready(()), _) => {
+                state.phase = Phase::Ended;
+                drop(state);
+                // Nobody waits any more: it was to end anyway.
+                let _ = run.tell.send(());
+            }
+            (Poll::Pending, Phase::Ended | Phase::Asleep | Phase::Queued) => state.phase = Phase::Ended,
+        }
+    }
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        let mut state = self.lock();
+        match state.phase {
+            Phase::Asleep => state.phase = Phase::Queued,
+            Phase::AtWork => {
+                state.phase = Phase::AtWorkAgain;
+                return;
+            }
+            Phase::Queued | Phase::AtWorkAgain | Phase::Ended => return,
+        }
+        drop(state);
+        let shared = Arc::clone(&self.shared);
+        shared.push(Work::Step(self), true);
+    }
+}
+
+/// Ends a task whose end nobody waits for.
+struct EndOnDrop(Arc<Task>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.phase = Phase::Ended;
+        let run = state.run.take();
+        drop(state);
+        drop(run);
     }
 }
 
@@ -181,6 +344,54 @@ mod tests {
             is_done.await.unwrap();
         }
         assert!(began.elapsed() < REST * TURNS, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_future_that_blocks_holds_up_no_other_and_its_work_is_done_where_it_is() {
+        let queue = WorkQueue::start();
+        let (release, released) = mpsc::channel::<()>();
+        let blocks = tokio::spawn({
+            let queue = queue.clone();
+            async move { queue.run(async move { released.recv().unwrap() }).await }
+        });
+        for _ in 0..3 {
+            let began = Instant::now();
+            let inner = queue.clone();
+            let runs = queue.run(async move {
+                for _ in 0..3 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    tokio::task::yield_now().await;
+                }
+                let (done, mut is_done) = oneshot::channel();
+                inner.push(false, move || done.send(()).unwrap());
+                assert_eq!(is_done.try_recv(), Ok(()));
+            });
+            runs.await;
+            assert!(began.elapsed() < STUCK_AFTER * 6, "{:?}", began.elapsed());
+        }
+        release.send(()).unwrap();
+        blocks.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_future_ends_with_whoever_waits_for_it_and_its_panic_is_told() {
+        let queue = WorkQueue::start();
+        let (held, is_dropped) = oneshot::channel::<()>();
+        let waits = tokio::spawn({
+            let queue = queue.clone();
+            async move {
+                let hold = async move {
+                    let _held = held;
+                    std::future::pending().await
+                };
+                queue.run(hold).await
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        waits.abort();
+        assert!(is_dropped.await.is_err());
+        let panics = tokio::spawn(async move { queue.run(async { panic!("as part of a test") }).await });
+        assert!(panics.await.unwrap_err().is_panic());
     }
 
     #[tokio::test]

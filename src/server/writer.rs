@@ -251,6 +251,10 @@ impl Writer {
             let is_well = outcome.error.is_none() && !outcome.has_vanished;
             flight.land(outcome, is_well);
         });
+        // Where work may block it is done by now.
+        if let Some(outcome) = self.landing.take() {
+            self.finish_batch(outcome);
+        }
     }
 
     /// Takes account of a batch that has landed; of one that panicked, which has been reported, there is no outcome.
