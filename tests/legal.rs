@@ -11,7 +11,7 @@ use upscope::remuxer::Dropped;
 use crate::core::judge::Playlist;
 use crate::core::memory::{Broadcast, settings};
 use crate::core::steps::{Step, play_to_the_end};
-use crate::core::tags::{AAC, AVC, audio_header, hex, picture, picture_behind, sound, video_header};
+use crate::core::tags::{AAC, AVC, audio_header, hex, picture, picture_behind, picture_of, sound, video_header};
 
 const HEADERS: [Step; 2] = [Step::VideoHeader(0), Step::AudioHeader(0, 0)];
 
@@ -138,6 +138,29 @@ fn another_codec_in_mid_broadcast_is_another_header_and_named() {
     assert_eq!((maps.first(), maps.last()), (Some(&"audio-init-0.mp4"), Some(&"audio-init-1.mp4")));
     let index = broadcast.memory.text("live/cam1/index.m3u8");
     assert!(index.contains("CODECS=\"avc1.64001e,mp4a.40.34,mp4a.40.2\""), "{index}");
+}
+
+#[test]
+fn another_sound_near_a_key_frame_loses_nothing() {
+    // Pictures are shown 80 ms after they are decoded; the sound changes before, at and behind a key frame and where
+    // segments end.
+    for change in (5700..6300).step_by(7) {
+        let mut broadcast = begin();
+        let mut sounds = (0..9000_u32).step_by(21).peekable();
+        for at in (0..9000_u32).step_by(40) {
+            broadcast.tag(picture_of(20, at, 80, at.is_multiple_of(2000)));
+            while let Some(sound_at) = sounds.next_if(|sound_at| *sound_at < at + 40) {
+                if (change..change + 21).contains(&sound_at) {
+                    broadcast.tag(audio_header(sound_at, AAC[1]));
+                }
+                broadcast.tag(sound(sound_at));
+            }
+        }
+        broadcast.finish();
+        assert_whole(&broadcast);
+        let entries = &playlist(&broadcast, "audio").entries;
+        assert_eq!(entries.iter().filter(|entry| entry.has_discontinuity).count(), 1, "{change}");
+    }
 }
 
 #[test]

@@ -329,7 +329,11 @@ impl Rendition {
     pub(super) fn break_off(&mut self, earliest: u64) {
         self.start = None;
         self.earliest = earliest;
-        // A segment that was broken off and stayed empty is broken off once.
+        self.mark_break();
+    }
+
+    /// A discontinuity stands before the open segment. One that was broken off and stayed empty is broken off once.
+    pub(super) fn mark_break(&mut self) {
         self.discontinuities += u64::from(!self.is_discontinuous);
         self.is_discontinuous = true;
     }

@@ -62,9 +62,13 @@ impl Segmenter {
                         follower.set_track(track);
                     }
                 }
-                // A new configuration needs a break of all renditions. Where the leader has gone on without one, what
-                // the follower had is drawn out until there is.
+                // A new configuration needs a break of all renditions. It is the leader's last cut where that is not yet
+                // listed; where the leader has gone on further, what the follower had is drawn out until there is one.
                 (Some(Queued::Track(_)), Some(cut)) => {
+                    if !cut.is_break && cut.number + 1 == leader.number {
+                        self.break_at_last_cut();
+                        return self.follow(position, haste);
+                    }
                     let end = follower.ticks(cut.at_us);
                     end_follower(follower, cut, Some(end), outputs);
                 }
@@ -120,6 +124,14 @@ impl Segmenter {
                 (None, None) => return,
             }
         }
+    }
+
+    /// Makes the leader's last cut a break: the segments behind it are still open in all renditions.
+    fn break_at_last_cut(&mut self) {
+        let Some(cut) = self.cuts.back_mut() else { return };
+        cut.is_break = true;
+        let number = cut.number + 1;
+        self.renditions.iter_mut().filter(|rendition| rendition.number == number).for_each(Rendition::mark_break);
     }
 }
 
