@@ -334,8 +334,16 @@ fn alternative(audio: &Choice<'_>, group_id: &str, is_default: bool) -> Alternat
         name: format!("Audio {}", u16::from(audio.index) + 1),
         default: is_default,
         autoselect: true,
-        channels: audio.configuration.channels().map(|channels| channels.to_string()),
+        channels: channels(audio.configuration),
         ..AlternativeMedia::default()
+    }
+}
+
+/// `CHANNELS` (RFC 8216bis 4.4.6.1): how many, or how many objects of joint object coding.
+fn channels(configuration: &Configuration) -> Option<String> {
+    match configuration.objects() {
+        Some(objects) => Some(format!("{objects}/JOC")),
+        None => configuration.channels().map(|channels| channels.to_string()),
     }
 }
 
@@ -376,7 +384,7 @@ fn bit_rate(bytes: u64, duration_us: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::codec::samples::{FFMPEG_OPUS, HDR10_HEVC, HE_AAC, OBS_AVC, hex};
-    use crate::codec::{aac, avc, hevc, opus};
+    use crate::codec::{aac, ac3, avc, hevc, opus};
 
     #[test]
     fn each_audio_codec_has_its_group_and_high_range_is_told() {
@@ -423,5 +431,11 @@ mod tests {
             }
         }
         assert_eq!(String::from_utf8(text.to_vec()).unwrap(), expected);
+    }
+    #[test]
+    fn objects_are_counted_in_place_of_channels() {
+        let surround = |frame| Configuration::Ac3(ac3::Configuration::of_access_unit(&hex(frame)).unwrap());
+        assert_eq!(channels(&surround("0b77 0007 3f 87c0")).as_deref(), Some("6"));
+        assert_eq!(channels(&surround("0b77 0007 3f 87c4 1011 00")).as_deref(), Some("16/JOC"));
     }
 }

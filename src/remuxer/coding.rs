@@ -64,7 +64,10 @@ pub(super) fn in_band(
         },
         FourCc::VP9 => vp9::Configuration::of_frame(record, data)?.map(Configuration::Vp9),
         FourCc::MP3 => Some(Configuration::Mp3(mp3::Configuration::of_frame(data)?)),
-        FourCc::AC3 | FourCc::EAC3 => Some(Configuration::Ac3(ac3::Configuration::of_access_unit(data)?)),
+        FourCc::AC3 | FourCc::EAC3 => match (ac3::Configuration::of_access_unit(data)?, current) {
+            (found, Some(Configuration::Ac3(current))) if found.is_same_but_for_rate(current) => None,
+            (found, _) => Some(Configuration::Ac3(found)),
+        },
         _ => None,
     };
     Ok(found.filter(|found| current != Some(found)))
@@ -160,6 +163,18 @@ mod tests {
         assert_eq!(found[4..5], ["audio mp4a.40.34 22050"]);
         let bad = said(&mut remuxer, [sound(1050, FourCc::MP3, "00000000")]);
         assert_eq!(bad, ["a message of the audio is passed over: there is no MP3 sync word"]);
+    }
+
+    #[test]
+    fn syncframes_of_eac3_that_are_a_little_longer_change_nothing() {
+        let frame = |bytes: usize| {
+            let mut frame = hex("0b77017f5487c0002084210838008c06").to_vec();
+            frame.resize(bytes, 0);
+            AudioPacket::CodedFrames(frame.into())
+        };
+        let tags = (0..60).map(|number| audio(number * 35, FourCc::EAC3, frame(834 + 2 * (number as usize % 2))));
+        let found = said(&mut remuxer(), tags);
+        assert_eq!(found.iter().filter(|line| line.contains("ec-3")).count(), 1, "{found:?}");
     }
 
     #[test]
