@@ -215,6 +215,29 @@ mod tests {
     }
 
     #[test]
+    fn light_that_key_frames_say_is_in_the_first_header() {
+        let light =
+            "0000001e 4e01 8918 33c286c41d4c0bb884d03e803d134042 00989680 0000030001 80 00000009 4e01 9004 03e80190 80";
+        let key = |timestamp, light| {
+            picture(timestamp, FourCc::HEVC, true, &format!("{light} 00000003 2801af").replace(' ', ""))
+        };
+        let start = video(0, FourCc::HEVC, true, VideoPacket::SequenceStart(hex(FFMPEG_HEVC)));
+        let mut remuxer = remuxer();
+        let mut lights = Vec::new();
+        for tag in [start, key(0, light), key(1000, light), key(2000, "")] {
+            remuxer.handle_tag(tag, Moment::default()).unwrap();
+            while let Some(item) = remuxer.poll_item() {
+                if let Item::Track(track) = item {
+                    lights.push(track.configuration.picture().unwrap().light);
+                }
+            }
+        }
+        assert_eq!(lights.len(), 1);
+        assert_eq!(lights[0].content_light_level.unwrap().most_average, 400);
+        assert_eq!(lights[0].mastering_display.unwrap().most_luminance, 10_000_000);
+    }
+
+    #[test]
     fn light_said_beside_the_codec_counts_from_the_next_key_frame_on() {
         let mut remuxer = remuxer();
         let light = |transfer| {
