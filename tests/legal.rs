@@ -91,6 +91,37 @@ fn composition_offsets_may_be_negative() {
 }
 
 #[test]
+fn several_video_tracks_are_cut_at_the_same_key_frames() {
+    for composition_ms in [0, 40, 80, 400] {
+        let mut broadcast = Broadcast::new(settings());
+        let of_track = |track: u8, mut tag: Tag| {
+            if let TagBody::Video(video) = &mut tag.body {
+                video.track = track;
+            }
+            tag
+        };
+        broadcast.tag(audio_header(0, AAC[0]));
+        broadcast.tag(of_track(0, video_header(0, AVC[0])));
+        broadcast.tag(of_track(1, video_header(0, AVC[1])));
+        let mut sounds = (0..8000_u32).step_by(21).peekable();
+        for at in (0..8000_u32).step_by(40) {
+            for track in [0, 1] {
+                broadcast.tag(of_track(track, picture_of(20, at, composition_ms, at.is_multiple_of(2000))));
+            }
+            while let Some(sound_at) = sounds.next_if(|sound_at| *sound_at < at + 40) {
+                broadcast.tag(sound(sound_at));
+            }
+        }
+        broadcast.finish();
+        assert_whole(&broadcast);
+        for name in ["video", "video1"] {
+            assert_eq!(lengths(&broadcast, name), "2000 2000 2000 2000", "{name}, {composition_ms} ms");
+            assert!(playlist(&broadcast, name).claims_independent_segments, "{name}, {composition_ms} ms");
+        }
+    }
+}
+
+#[test]
 fn a_key_frame_every_frame_and_segments_shorter_than_a_frame() {
     let broadcast = play_to_the_end(settings(), &[&HEADERS[..], &[run(8000, 40, 1, 0)]].concat());
     assert_whole(&broadcast);
