@@ -96,7 +96,7 @@ mod tests {
     }
 
     fn video(timestamp: u32, codec: FourCc, is_key: bool, packet: VideoPacket) -> Tag {
-        Tag { timestamp, body: TagBody::Video(VideoTag { track: 0, codec, is_key, packet }) }
+        Tag { timestamp, body: TagBody::Video(VideoTag { track: 0, codec, is_key, offset_ns: 0, packet }) }
     }
 
     fn picture(timestamp: u32, codec: FourCc, is_key: bool, data: &str) -> Tag {
@@ -235,6 +235,33 @@ mod tests {
         assert_eq!(lights.len(), 1);
         assert_eq!(lights[0].content_light_level.unwrap().most_average, 400);
         assert_eq!(lights[0].mastering_display.unwrap().most_luminance, 10_000_000);
+    }
+
+    #[test]
+    fn nanoseconds_count_when_pictures_are_shown() {
+        let start = video(0, FourCc::HEVC, true, VideoPacket::SequenceStart(hex(FFMPEG_HEVC)));
+        let mut remuxer = remuxer();
+        let mut shown = Vec::new();
+        // 60 000/1001 pictures a second.
+        let pictures = (0..120_u64).map(|number| {
+            let ns = number * 1_001_000_000 / 60;
+            let (ms, offset_ns) = (u32::try_from(ns / 1_000_000).unwrap(), u32::try_from(ns % 1_000_000).unwrap());
+            let Tag { body: TagBody::Video(video), timestamp } = picture(ms, FourCc::HEVC, true, "000000032801af")
+            else {
+                panic!()
+            };
+            Tag { timestamp, body: TagBody::Video(VideoTag { offset_ns, ..video }) }
+        });
+        for tag in std::iter::once(start).chain(pictures) {
+            remuxer.handle_tag(tag, Moment::default()).unwrap();
+            while let Some(item) = remuxer.poll_item() {
+                if let Item::Sample(_, sample) = item {
+                    shown.push(sample.presentation_time());
+                }
+            }
+        }
+        assert_eq!(shown.len(), 120);
+        assert!(shown.iter().zip(0..).all(|(time, number)| (time - shown[0]).abs_diff(number * 3003 / 2) <= 1));
     }
 
     #[test]
