@@ -8,6 +8,7 @@ use upscope::flv::{AudioPacket, AudioTag, FourCc, Tag, TagBody};
 use upscope::packager::Settings;
 use upscope::remuxer::Dropped;
 
+use crate::core::boxes;
 use crate::core::judge::Playlist;
 use crate::core::memory::{Broadcast, settings};
 use crate::core::steps::{Step, play_to_the_end};
@@ -88,6 +89,44 @@ fn composition_offsets_may_be_negative() {
         assert_eq!(lengths(&broadcast, "video"), "2000 2000 2000 2000", "{composition_ms}");
         assert_eq!(broadcast.packager.totals().dropped, Dropped::default());
     }
+}
+
+#[test]
+fn dates_agree_behind_a_jump_among_reordered_pictures() {
+    // I P B B P B B …: the clock jumps at a picture that is shown sooner after its decoding than key frames are.
+    let composition_ms = |number: u32| match number % 3 {
+        _ if number.is_multiple_of(48) => 80,
+        1 => 160,
+        _ => 40,
+    };
+    let mut broadcast = begin();
+    let mut sounds = (0..8000_u32).step_by(21).peekable();
+    for number in 0..200_u32 {
+        let at = number * 40;
+        let jumped = |at| if at < 3200 { at } else { at + 60_000 };
+        broadcast.tag(picture_of(20, jumped(at), composition_ms(number), number.is_multiple_of(48)));
+        while let Some(sound_at) = sounds.next_if(|sound_at| *sound_at < at + 40) {
+            broadcast.tag(sound(jumped(sound_at)));
+        }
+    }
+    broadcast.finish();
+    // The first date behind the discontinuity, and what the segment there begins with: in milliseconds.
+    let [video, audio] = ["video", "audio"].map(|name| {
+        let (key, _) =
+            broadcast.memory.judge.playlists().find(|(key, _)| key.ends_with(&format!("/{name}.m3u8"))).unwrap();
+        let (folder, _) = key.rsplit_once('/').unwrap();
+        let (_, behind) = broadcast.memory.text(key).split_once("#EXT-X-DISCONTINUITY\n").unwrap();
+        let mut lines = behind.lines().skip_while(|line| !line.starts_with("#EXT-X-PROGRAM-DATE-TIME"));
+        let (_, seconds) = lines.next().unwrap().trim_end_matches('Z').rsplit_once(':').unwrap();
+        let uri = lines.find(|line| !line.starts_with('#')).unwrap();
+        let samples = boxes::chunks(&broadcast.memory.objects[&format!("{folder}/{uri}")]).concat();
+        let shown = |sample: &boxes::Sample| sample.decode_time.cast_signed() + i64::from(sample.composition_offset);
+        let ticks_per_ms = if name == "video" { 90 } else { 48 };
+        let first_shown = samples.iter().map(shown).min().unwrap() / ticks_per_ms;
+        (seconds.replace('.', "").parse::<i64>().unwrap(), first_shown)
+    });
+    let apart = (video.0 - audio.0) - (video.1 - audio.1);
+    assert!(apart.abs() <= 2, "{apart} ms: {video:?} {audio:?}");
 }
 
 #[test]
