@@ -8,10 +8,11 @@ use upscope::flv::{AudioPacket, AudioTag, FourCc, Tag, TagBody};
 use upscope::packager::Settings;
 use upscope::remuxer::Dropped;
 
+use crate::core::boxes;
 use crate::core::judge::Playlist;
 use crate::core::memory::{Broadcast, settings};
 use crate::core::steps::{Step, play_to_the_end};
-use crate::core::tags::{AAC, AVC, audio_header, hex, picture, picture_behind, sound, video_header};
+use crate::core::tags::{AAC, AVC, audio_header, hex, picture, picture_behind, picture_of, sound, video_header};
 
 const HEADERS: [Step; 2] = [Step::VideoHeader(0), Step::AudioHeader(0, 0)];
 
@@ -91,6 +92,75 @@ fn composition_offsets_may_be_negative() {
 }
 
 #[test]
+fn dates_agree_behind_a_jump_among_reordered_pictures() {
+    // I P B B P B B …: the clock jumps at a picture that is shown sooner after its decoding than key frames are.
+    let composition_ms = |number: u32| match number % 3 {
+        _ if number.is_multiple_of(48) => 80,
+        1 => 160,
+        _ => 40,
+    };
+    let mut broadcast = begin();
+    let mut sounds = (0..8000_u32).step_by(21).peekable();
+    for number in 0..200_u32 {
+        let at = number * 40;
+        let jumped = |at| if at < 3200 { at } else { at + 60_000 };
+        broadcast.tag(picture_of(20, jumped(at), composition_ms(number), number.is_multiple_of(48)));
+        while let Some(sound_at) = sounds.next_if(|sound_at| *sound_at < at + 40) {
+            broadcast.tag(sound(jumped(sound_at)));
+        }
+    }
+    broadcast.finish();
+    // The first date behind the discontinuity, and what the segment there begins with: in milliseconds.
+    let [video, audio] = ["video", "audio"].map(|name| {
+        let (key, _) =
+            broadcast.memory.judge.playlists().find(|(key, _)| key.ends_with(&format!("/{name}.m3u8"))).unwrap();
+        let (folder, _) = key.rsplit_once('/').unwrap();
+        let (_, behind) = broadcast.memory.text(key).split_once("#EXT-X-DISCONTINUITY\n").unwrap();
+        let mut lines = behind.lines().skip_while(|line| !line.starts_with("#EXT-X-PROGRAM-DATE-TIME"));
+        let (_, seconds) = lines.next().unwrap().trim_end_matches('Z').rsplit_once(':').unwrap();
+        let uri = lines.find(|line| !line.starts_with('#')).unwrap();
+        let samples = boxes::chunks(&broadcast.memory.objects[&format!("{folder}/{uri}")]).concat();
+        let shown = |sample: &boxes::Sample| sample.decode_time.cast_signed() + i64::from(sample.composition_offset);
+        let ticks_per_ms = if name == "video" { 90 } else { 48 };
+        let first_shown = samples.iter().map(shown).min().unwrap() / ticks_per_ms;
+        (seconds.replace('.', "").parse::<i64>().unwrap(), first_shown)
+    });
+    let apart = (video.0 - audio.0) - (video.1 - audio.1);
+    assert!(apart.abs() <= 2, "{apart} ms: {video:?} {audio:?}");
+}
+
+#[test]
+fn several_video_tracks_are_cut_at_the_same_key_frames() {
+    for composition_ms in [0, 40, 80, 400] {
+        let mut broadcast = Broadcast::new(settings());
+        let of_track = |track: u8, mut tag: Tag| {
+            if let TagBody::Video(video) = &mut tag.body {
+                video.track = track;
+            }
+            tag
+        };
+        broadcast.tag(audio_header(0, AAC[0]));
+        broadcast.tag(of_track(0, video_header(0, AVC[0])));
+        broadcast.tag(of_track(1, video_header(0, AVC[1])));
+        let mut sounds = (0..8000_u32).step_by(21).peekable();
+        for at in (0..8000_u32).step_by(40) {
+            for track in [0, 1] {
+                broadcast.tag(of_track(track, picture_of(20, at, composition_ms, at.is_multiple_of(2000))));
+            }
+            while let Some(sound_at) = sounds.next_if(|sound_at| *sound_at < at + 40) {
+                broadcast.tag(sound(sound_at));
+            }
+        }
+        broadcast.finish();
+        assert_whole(&broadcast);
+        for name in ["video", "video1"] {
+            assert_eq!(lengths(&broadcast, name), "2000 2000 2000 2000", "{name}, {composition_ms} ms");
+            assert!(playlist(&broadcast, name).claims_independent_segments, "{name}, {composition_ms} ms");
+        }
+    }
+}
+
+#[test]
 fn a_key_frame_every_frame_and_segments_shorter_than_a_frame() {
     let broadcast = play_to_the_end(settings(), &[&HEADERS[..], &[run(8000, 40, 1, 0)]].concat());
     assert_whole(&broadcast);
@@ -138,6 +208,29 @@ fn another_codec_in_mid_broadcast_is_another_header_and_named() {
     assert_eq!((maps.first(), maps.last()), (Some(&"audio-init-0.mp4"), Some(&"audio-init-1.mp4")));
     let index = broadcast.memory.text("live/cam1/index.m3u8");
     assert!(index.contains("CODECS=\"avc1.64001e,mp4a.40.34,mp4a.40.2\""), "{index}");
+}
+
+#[test]
+fn another_sound_near_a_key_frame_loses_nothing() {
+    // Pictures are shown 80 ms after they are decoded; the sound changes before, at and behind a key frame and where
+    // segments end.
+    for change in (5700..6300).step_by(7) {
+        let mut broadcast = begin();
+        let mut sounds = (0..9000_u32).step_by(21).peekable();
+        for at in (0..9000_u32).step_by(40) {
+            broadcast.tag(picture_of(20, at, 80, at.is_multiple_of(2000)));
+            while let Some(sound_at) = sounds.next_if(|sound_at| *sound_at < at + 40) {
+                if (change..change + 21).contains(&sound_at) {
+                    broadcast.tag(audio_header(sound_at, AAC[1]));
+                }
+                broadcast.tag(sound(sound_at));
+            }
+        }
+        broadcast.finish();
+        assert_whole(&broadcast);
+        let entries = &playlist(&broadcast, "audio").entries;
+        assert_eq!(entries.iter().filter(|entry| entry.has_discontinuity).count(), 1, "{change}");
+    }
 }
 
 #[test]

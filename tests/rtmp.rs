@@ -335,7 +335,7 @@ fn enhanced_rtmp_is_negotiated() {
     let RtmpMessage::Amf0Command { additional_arguments, .. } = &answers[3].message else { panic!() };
     let Amf::Object(information) = &additional_arguments[0] else { panic!() };
     assert_eq!(information["objectEncoding"], Amf::Number(3.0));
-    assert_eq!(information["capsEx"], Amf::Number(6.0));
+    assert_eq!(information["capsEx"], Amf::Number(14.0));
     assert_eq!(information["videoFourCcInfoMap"], Amf::Object(HashMap::from([("*".to_owned(), Amf::Number(4.0))])));
 }
 

@@ -75,6 +75,10 @@ pub(super) struct Rendition {
     /// Presentation time minus decode time of the sync sample that the open segment, or one before it, started with, in
     /// ticks.
     presentation_delay: i32,
+    /// The open segment starts with a sync sample.
+    starts_with_sync: bool,
+    /// When the first of its written samples to be shown is shown, in ticks.
+    first_shown: Option<u64>,
 }
 
 impl Rendition {
@@ -117,6 +121,8 @@ impl Rendition {
             fragments: 0,
             boxes: BytesMut::new(),
             presentation_delay: 0,
+            starts_with_sync: true,
+            first_shown: None,
         }
     }
 
@@ -272,6 +278,7 @@ impl Rendition {
                 let start = *self.start.get_or_insert_with(|| sample.decode_time.max(self.floor));
                 decode_at(&mut sample, start);
                 self.is_independent = sample.is_sync && !sample.is_open_gop;
+                self.starts_with_sync = sample.is_sync;
             }
         }
         self.samples += 1;
@@ -295,6 +302,11 @@ impl Rendition {
         let is_gap = self.samples == 0;
         if is_gap {
             self.duration = end.unwrap_or(start).saturating_sub(start).max(self.ticks(SHORTEST_GAP_US));
+        }
+        // Behind a break in the middle of a GOP any picture may be the first.
+        if let Some(first_shown) = self.first_shown.take().filter(|_| self.is_discontinuous && !self.starts_with_sync) {
+            let delay = first_shown.cast_signed() - start.cast_signed();
+            self.presentation_delay = i32::try_from(delay).unwrap_or(0);
         }
         let end = start + self.duration;
         let middle = self.durations.len() / 2;
@@ -329,7 +341,11 @@ impl Rendition {
     pub(super) fn break_off(&mut self, earliest: u64) {
         self.start = None;
         self.earliest = earliest;
-        // A segment that was broken off and stayed empty is broken off once.
+        self.mark_break();
+    }
+
+    /// A discontinuity stands before the open segment. One that was broken off and stayed empty is broken off once.
+    pub(super) fn mark_break(&mut self) {
         self.discontinuities += u64::from(!self.is_discontinuous);
         self.is_discontinuous = true;
     }
@@ -357,9 +373,8 @@ impl Rendition {
         if self.boxes.capacity() < 256 + 16 * self.pending.len() {
             self.boxes = BytesMut::with_capacity(BOXES_BYTES.max(256 + 16 * self.pending.len()));
         }
-        if let Some(earliest) =
-            self.pending.iter().map(Sample::presentation_time).min().filter(|_| !self.events.is_empty())
-        {
+        if let Some(earliest) = self.pending.iter().map(Sample::presentation_time).min() {
+            self.first_shown = Some(self.first_shown.map_or(earliest, |before| before.min(earliest)));
             for (time, id3) in self.events.drain(..) {
                 // ISO/IEC 23000-19 §7.4.5: none before the chunk it is in.
                 let presentation_time = time.max(earliest);

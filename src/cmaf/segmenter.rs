@@ -76,8 +76,19 @@ struct Cut {
     /// When the leader's segment starts and ends as shown, in microseconds.
     since_us: u64,
     at_us: u64,
+    /// From the leader's decoding to its showing, in microseconds.
+    delay_us: i64,
     /// The segment behind it starts with a discontinuity.
     is_break: bool,
+}
+
+impl Cut {
+    /// The same as decoded. That is where other pictures are cut, whose key frames have the leader's timestamps; sound is
+    /// decoded when it is heard.
+    fn decoded(self) -> Self {
+        let decoded = |shown_us: u64| shown_us.saturating_add_signed(-self.delay_us);
+        Self { since_us: decoded(self.since_us), at_us: decoded(self.at_us), ..self }
+    }
 }
 
 impl Segmenter {
@@ -342,7 +353,7 @@ impl Segmenter {
         let leader = &mut self.renditions[0];
         let at_us = self.cuts.back().map_or(at_us, |before| at_us.max(before.at_us + 1));
         let since_us = leader.opens_at_us().saturating_add_signed(self.delay_us);
-        self.cuts.push_back(Cut { number: leader.number, since_us, at_us, is_break });
+        self.cuts.push_back(Cut { number: leader.number, since_us, at_us, delay_us: self.delay_us, is_break });
         let end = end.or_else(|| leader.is_empty().then(|| leader.ticks(time_us)));
         leader.close(end, &mut self.outputs);
         self.events.begin_segment();
@@ -396,14 +407,22 @@ impl Segmenter {
     /// How much earlier than the leader's open segment that of another rendition starts, in microseconds.
     fn head_start_us(&self) -> u64 {
         let leader = &self.renditions[0];
-        let since_us = leader.opens_at_us().saturating_add_signed(self.delay_us);
         let head_starts =
             self.renditions[1..].iter().filter(|follower| follower.number == leader.number).map(|follower| {
+                let since_us = leader.opens_at_us().saturating_add_signed(self.delay_until_cut_us(follower));
                 let queued_us = if follower.starts_anew() { follower.queued_since_us() } else { None };
                 since_us.saturating_sub(queued_us.unwrap_or_else(|| follower.opens_at_us()))
             });
         let most_us = self.cadence.most_head_start_us();
         head_starts.max().unwrap_or(0).min(most_us)
+    }
+
+    /// How much later than the leader's next sample is decoded a follower is cut, in microseconds.
+    fn delay_until_cut_us(&self, follower: &Rendition) -> i64 {
+        match follower.id().kind {
+            TrackKind::Video => 0,
+            TrackKind::Audio => self.delay_us,
+        }
     }
 
     /// Ends the leader's open segment by the followers' time, because the leader is silent.

@@ -11,6 +11,8 @@ pub struct Configuration {
     is_enhanced: bool,
     sound: Sound,
     samples_per_frame: u32,
+    /// Objects of joint object coding (Dolby Atmos).
+    objects: Option<u8>,
     /// The body of `dac3` or `dec3`.
     record: Bytes,
 }
@@ -48,9 +50,26 @@ impl Configuration {
         self.samples_per_frame
     }
 
+    /// How many objects joint object coding has (Dolby Atmos): the first of the two in `CHANNELS="16/JOC"`.
+    pub fn objects(&self) -> Option<u8> {
+        self.objects
+    }
+
     /// The body of `dac3` or `dec3`.
     pub fn record(&self) -> &Bytes {
         &self.record
+    }
+
+    /// The same but for the bit rate, of which the header only informs: at 44.1 kHz, syncframes of a constant bit rate are now
+    /// and then a little longer.
+    pub fn is_same_but_for_rate(&self, other: &Self) -> bool {
+        let rate: &[u8] = if self.is_enhanced { &[0xff, 0xf8] } else { &[0, 0x03, 0xe0] };
+        let rate = || rate.iter().copied().chain(std::iter::repeat(0));
+        let mut bytes = self.record.iter().zip(&other.record).zip(rate());
+        self.record.len() == other.record.len()
+            && bytes.all(|((ours, theirs), rate)| ours & !rate == theirs & !rate)
+            && (self.is_enhanced, self.sound, self.samples_per_frame)
+                == (other.is_enhanced, other.sound, other.samples_per_frame)
     }
 
     /// `ac-3` or `ec-3`.
@@ -99,6 +118,7 @@ fn ac3(bits: &mut Bits<'_>) -> Result<Configuration, Error> {
         is_enhanced: false,
         sound: Sound { sample_rate, channels: full_bandwidth(channels) + u8::from(has_lfe) },
         samples_per_frame: 6 * SAMPLES_PER_BLOCK,
+        objects: None,
         record: packed(&fields),
     })
 }
@@ -116,6 +136,7 @@ struct Syncframe {
     bsid: u8,
     /// Speakers beyond 5.1, in the order of `chan_loc`.
     more_speakers: u16,
+    objects: Option<u8>,
 }
 
 impl Syncframe {
@@ -153,7 +174,7 @@ impl Syncframe {
             let speakers = (5..=12).chain([14]).map(|bit| map >> (15 - bit) & 1);
             more_speakers = speakers.enumerate().fold(0, |all, (place, is_there)| all | is_there << place);
         }
-        Ok(Self {
+        let mut frame = Self {
             is_dependent,
             substream,
             bytes,
@@ -164,7 +185,99 @@ impl Syncframe {
             has_lfe,
             bsid,
             more_speakers,
-        })
+            objects: None,
+        };
+        // What is cut short behind here has no objects.
+        frame.objects = frame.objects(kind, &mut bits).unwrap_or(None);
+        Ok(frame)
+    }
+
+    /// The rest of `bsi()`, at whose end the objects of ETSI TS 103 420 §8.3 stand.
+    fn objects(&self, kind: u32, bits: &mut Bits<'_>) -> Result<Option<u8>, Error> {
+        if bits.flag()? {
+            self.skip_mixing(kind, bits)?;
+        }
+        if bits.flag()? {
+            self.skip_information(bits)?;
+        }
+        let has_all_blocks = self.blocks == 6;
+        if kind == INDEPENDENT && !has_all_blocks {
+            bits.skip(1)?;
+        }
+        if kind == CONVERTED && (has_all_blocks || bits.flag()?) {
+            bits.skip(6)?;
+        }
+        if !bits.flag()? {
+            return Ok(None);
+        }
+        let bytes = bits.read(6)? + 1;
+        let has_objects = bits.read(8)? & 1 == 1;
+        Ok(if has_objects && bytes > 1 { Some(bits.read_u8(8)?) } else { None })
+    }
+
+    /// `mixmdate`.
+    fn skip_mixing(&self, kind: u32, bits: &mut Bits<'_>) -> Result<(), Error> {
+        let Self { channels, has_lfe, blocks, .. } = *self;
+        if channels > STEREO {
+            let has_centre = channels & 1 == 1;
+            let has_surround = channels & 0b100 != 0;
+            bits.skip(2 + if has_centre { 6 } else { 0 } + if has_surround { 6 } else { 0 })?;
+        }
+        if has_lfe {
+            bits.skip_if_told(5)?;
+        }
+        if kind != INDEPENDENT {
+            return Ok(());
+        }
+        // Scale factors of the programmes and of one mixed in.
+        for _ in 0..if channels == DUAL_MONO { 3 } else { 2 } {
+            bits.skip_if_told(6)?;
+        }
+        match bits.read(2)? {
+            0 => {}
+            1 => bits.skip(5)?,
+            2 => bits.skip(12)?,
+            _ => {
+                let bytes = bits.read(5)? as usize + 2;
+                bits.skip(8 * bytes)?;
+            }
+        }
+        if channels < STEREO {
+            for _ in 0..if channels == DUAL_MONO { 2 } else { 1 } {
+                bits.skip_if_told(14)?;
+            }
+        }
+        if bits.flag()? {
+            match blocks {
+                1 => bits.skip(5)?,
+                _ => (0..blocks).try_for_each(|_| bits.skip_if_told(5))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// `infomdate`.
+    fn skip_information(&self, bits: &mut Bits<'_>) -> Result<(), Error> {
+        bits.skip(3 + 1 + 1)?;
+        match self.channels {
+            STEREO => bits.skip(2 + 2)?,
+            6.. => bits.skip(2)?,
+            _ => {}
+        }
+        for _ in 0..if self.channels == DUAL_MONO { 2 } else { 1 } {
+            bits.skip_if_told(5 + 2 + 1)?;
+        }
+        if usize::from(self.rate_code) < SAMPLE_RATES.len() {
+            bits.skip(1)?;
+        }
+        Ok(())
+    }
+}
+
+impl Bits<'_> {
+    /// A flag, and `count` bits behind it if it is set.
+    fn skip_if_told(&mut self, count: usize) -> Result<(), Error> {
+        if self.flag()? { self.skip(count) } else { Ok(()) }
     }
 }
 
@@ -172,11 +285,12 @@ impl Syncframe {
 fn eac3(data: &[u8]) -> Result<Configuration, Error> {
     let mut rest = data;
     let mut main: Option<Syncframe> = None;
-    let (mut blocks, mut bytes, mut more_speakers) = (0, 0, 0);
+    let (mut blocks, mut bytes, mut more_speakers, mut objects) = (0, 0, 0, None);
     let mut dependents = std::collections::BTreeSet::new();
     // What lies behind the last whole syncframe is padding.
     while let Ok(frame) = Syncframe::read(rest) {
         let whole = frame.bytes.min(rest.len());
+        objects = objects.or(frame.objects);
         match &main {
             _ if frame.is_dependent => {
                 more_speakers |= frame.more_speakers;
@@ -213,11 +327,16 @@ fn eac3(data: &[u8]) -> Result<Configuration, Error> {
         (dependents, 4),
     ];
     fields.push(if dependents > 0 { (more_speakers.into(), 9) } else { (0, 1) });
+    if let Some(objects) = objects {
+        // `flag_ec3_extension_type_a` and `complexity_index_type_a` of ETSI TS 103 420 Annex C.
+        fields.extend([(0, 7), (1, 1), (objects.into(), 8)]);
+    }
     let channels = full_bandwidth(main.channels) + u8::from(main.has_lfe) + channels_of(more_speakers);
     Ok(Configuration {
         is_enhanced: true,
         sound: Sound { sample_rate: main.sample_rate, channels },
         samples_per_frame,
+        objects,
         record: packed(&fields),
     })
 }
@@ -261,9 +380,12 @@ const SYNCFRAME: &str = "AC-3 syncframe";
 const SAMPLE_RATES: [u32; 3] = [48_000, 44_100, 32_000];
 const SAMPLES_PER_BLOCK: u32 = 256;
 /// `acmod`.
+const DUAL_MONO: u8 = 0;
 const STEREO: u8 = 2;
 /// `strmtyp`.
+const INDEPENDENT: u32 = 0;
 const DEPENDENT: u32 = 1;
+const CONVERTED: u32 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -313,6 +435,42 @@ mod tests {
         assert_eq!(found.sound().channels, 6 + 2);
         // fscod 0, bsid 16, acmod 7, LFE, one dependent substream with Lrs/Rrs.
         assert_eq!(found.record()[2..], hex("20 0f 02 02")[..]);
+    }
+
+    #[test]
+    fn objects_stand_at_the_end_of_what_is_said_of_the_stream() {
+        /// 5.1 in 6 blocks at 48 kHz, up to `compre`.
+        const START: [(u32, u32); 9] =
+            [(SYNC_WORD, 16), (0, 2), (0, 3), (7, 11), (0, 2), (3, 2), (7, 3), (1, 1), (16, 5)];
+        let objects = [(1, 1), (1, 6), (1, 8), (16, 8)];
+        let joc = |between: &[(u32, u32)]| {
+            let fields = [&START[..], &[(31, 5), (0, 1)], between, &objects].concat();
+            Configuration::of_access_unit(&packed(&fields)).unwrap()
+        };
+        // No mixing metadata, no information.
+        let plain = joc(&[(0, 2)]);
+        assert_eq!((plain.objects(), plain.sound().channels), (Some(16), 6));
+        // fscod 0, bsid 16, acmod 7, LFE, no dependent substream; the extension with 16 objects.
+        assert_eq!(plain.record()[2..], hex("20 0f 00 01 10")[..]);
+        // All of it: mix levels, LFE level, scales, a definition of 3 bytes, blocks; audio production, source rate.
+        let mixing = [(1, 1), (0, 14), (1, 1), (0, 5), (1, 1), (0, 6), (1, 1), (0, 6), (3, 2), (1, 5), (0, 24), (1, 1)];
+        let blocks = [(1, 1), (0, 5), (0, 1), (0, 1), (0, 1), (0, 1), (0, 1)];
+        let information = [(1, 1), (0, 5), (0, 2), (1, 1), (0, 8), (0, 1)];
+        assert!(joc(&[&mixing[..], &blocks, &information].concat()).is_same_but_for_rate(&plain));
+        // Additional information of another kind.
+        let other = [&START[..], &[(31, 5), (0, 1), (0, 2), (1, 1), (1, 6), (0, 8), (16, 8)]].concat();
+        assert_eq!(Configuration::of_access_unit(&packed(&other)).unwrap().objects(), None);
+    }
+
+    #[test]
+    fn a_longer_syncframe_is_the_same_configuration() {
+        let of = |bytes| Configuration::of_access_unit(&filled(EAC3, bytes)).unwrap();
+        assert_ne!(of(768), of(760));
+        assert!(of(768).is_same_but_for_rate(&of(760)));
+        let of = |frame| Configuration::of_access_unit(&hex(frame)).unwrap();
+        // 192 and 224 kbit/s; another number of channels.
+        assert!(of(AC3).is_same_but_for_rate(&of("0b77fe95164043e1")));
+        assert!(!of(AC3).is_same_but_for_rate(&of("0b77fe95144023e1")));
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! AV1: `av1C`, the sequence header, temporal units.
+//! AV1: `av1C`, the sequence header, temporal units; metadata about light in `light`.
+
+mod light;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -30,7 +32,11 @@ impl Configuration {
         }
         let header = sequence_header(units)?.ok_or(Error::Missing(SEQUENCE_HEADER_NAME))?;
         let sequence = Sequence::read(header.payload)?;
-        Ok(Self { picture: sequence.picture, sequence, record })
+        let mut picture = sequence.picture;
+        for unit in Units::new(units).map_while(Result::ok).filter(|unit| unit.kind == METADATA) {
+            picture.light = picture.light.or(light::light(unit.payload));
+        }
+        Ok(Self { picture, sequence, record })
     }
 
     /// The configuration that the sequence header in a temporal unit gives, when it has one.
@@ -251,6 +257,8 @@ pub struct TemporalUnit {
     pub is_key: bool,
     /// The captions in its metadata.
     pub captions: Captions,
+    /// The light in its metadata.
+    pub light: Light,
 }
 
 /// Looks at the headers of a temporal unit's OBUs and of its first frame.
@@ -267,8 +275,11 @@ pub fn inspect(data: &[u8]) -> Result<TemporalUnit, Error> {
             // show_existing_frame 0, frame_type KEY_FRAME, show_frame 1 (§5.9.2).
             found.is_key = first >> 4 == 0b0001;
         }
-        if let (METADATA, Some((&ITU_T_T35, payload))) = (unit.kind, unit.payload.split_first()) {
-            found.captions |= Captions::of_itu_t_t35(payload.iter().copied());
+        if unit.kind == METADATA {
+            match unit.payload.split_first() {
+                Some((&ITU_T_T35, payload)) => found.captions |= Captions::of_itu_t_t35(payload.iter().copied()),
+                _ => found.light = found.light.or(light::light(unit.payload)),
+            }
         }
     }
     Ok(found)
@@ -411,7 +422,7 @@ mod tests {
     const KEY: &str = "0a0b0200000521e7f66257c802 3204 10009020";
 
     fn unit(has_frame: bool, is_key: bool) -> TemporalUnit {
-        TemporalUnit { has_frame, is_key, captions: Captions::default() }
+        TemporalUnit { has_frame, is_key, ..TemporalUnit::default() }
     }
 
     #[test]

@@ -1,17 +1,27 @@
 //! FLAC: the stream's metadata, and the length of frames.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::bits::Bits;
 use super::{Error, Sound, check_length};
 
-/// A `STREAMINFO` block (RFC 9639 §8.2) that has been parsed. Two are equal when their bytes are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A `STREAMINFO` block (RFC 9639 §8.2) that has been parsed. Two are equal when decoders need to know nothing new: frame sizes,
+/// number of samples and checksum, which encoders know at the end only, do not count.
+#[derive(Debug, Clone, Eq)]
 pub struct Configuration {
     /// The body of `dfLa`.
     record: Bytes,
     sound: Sound,
     bits_per_sample: u8,
+}
+
+impl PartialEq for Configuration {
+    fn eq(&self, other: &Self) -> bool {
+        let of = |configuration: &Self| (configuration.sound, configuration.bits_per_sample);
+        of(self) == of(other) && self.record[BLOCK_SIZES] == other.record[BLOCK_SIZES]
+    }
 }
 
 impl Configuration {
@@ -85,6 +95,8 @@ impl Configuration {
 }
 
 const LAST_BLOCK: u8 = 0x80;
+/// Where the smallest and the largest block size stand in the body of `dfLa`.
+const BLOCK_SIZES: Range<usize> = 8..12;
 const STREAM_INFO_SIZE: u8 = 34;
 const SYNC_CODE: u32 = 0b111_1111_1111_1100;
 
@@ -109,6 +121,20 @@ mod tests {
         }
         let with_tags = hex(&format!("664c6143 00000022 {FFMPEG_FLAC} 84000004 00000000"));
         assert_eq!(Configuration::parse(with_tags), Ok(found));
+    }
+
+    #[test]
+    fn what_encoders_know_at_the_end_only_makes_no_other_configuration() {
+        let first = hex(FFMPEG_FLAC);
+        let of = |place: usize, byte: u8| {
+            let mut info = first.to_vec();
+            info[place] = byte;
+            Configuration::parse(info.into()).unwrap()
+        };
+        let first = Configuration::parse(first.clone()).unwrap();
+        // The largest frame, the number of samples, the checksum; the largest block, the sample rate.
+        assert_eq!([9, 17, 33].map(|place| of(place, 1) == first), [true; 3]);
+        assert_eq!([2, 10].map(|place| of(place, 9) == first), [false; 2]);
     }
 
     #[test]

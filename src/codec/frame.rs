@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Captions, Configuration, Error, av1, avc, hevc, nal, opus, vp9};
+use super::{Captions, Configuration, Error, Light, av1, avc, hevc, nal, opus, vp9};
 
 /// A coded picture, or sound.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,12 +63,13 @@ impl Configuration {
                 let is_sync = unit.has_clean_start || unit.has_cra || is_called_key;
                 let next =
                     if unit.has_parameter_set && is_sync { current.with_sets_of(&data).unwrap_or(None) } else { None };
+                let next = next.map(Self::Hevc);
                 Ok(unit.has_slice.then(|| Frame {
                     is_sync,
                     is_open_gop: is_sync && !unit.has_clean_start,
                     samples: None,
                     captions: unit.captions,
-                    configuration: next.map(|next| Box::new(Self::Hevc(next))),
+                    configuration: if is_sync { self.lit_by(next, unit.light) } else { None },
                     data: if lengths == 4 && !unit.has_empty_unit { data } else { nal::normalise(&data, lengths) },
                 }))
             }
@@ -79,7 +80,7 @@ impl Configuration {
                     is_open_gop: false,
                     samples: None,
                     captions: unit.captions,
-                    configuration: None,
+                    configuration: if unit.is_key { self.lit_by(None, unit.light) } else { None },
                     data: av1::normalise(&data),
                 }))
             }
@@ -100,5 +101,14 @@ impl Configuration {
             Self::Flac(configuration) => Ok(sound(configuration.samples(&data)?)),
             Self::Ac3(configuration) => Ok(sound(configuration.samples_per_frame())),
         }
+    }
+
+    /// `next` in place of this configuration, with the light that a key frame says and it does not know yet: hardware encoders
+    /// say it there only.
+    fn lit_by(&self, next: Option<Self>, light: Light) -> Option<Box<Self>> {
+        let known = next.as_ref().unwrap_or(self).picture().map_or(light, |picture| picture.light);
+        let next =
+            if known.or(light) == known { next } else { Some(next.unwrap_or_else(|| self.clone()).with_light(light)) };
+        next.map(Box::new)
     }
 }

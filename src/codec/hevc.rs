@@ -59,7 +59,7 @@ impl Configuration {
                 match kind {
                     SPS if !unit.is_empty() => sps = sps.or(Some(unit)),
                     PPS if !unit.is_empty() => has_pps = true,
-                    PREFIX_SEI => light = light.or(sei::light(unit)),
+                    PREFIX_SEI => light = light.or(sei::read(unit).0),
                     _ => {}
                 }
             }
@@ -138,6 +138,8 @@ pub struct AccessUnit {
     pub has_parameter_set: bool,
     /// The captions in its SEI.
     pub captions: Captions,
+    /// The light in its SEI.
+    pub light: Light,
 }
 
 /// Looks at the headers of an access unit's NAL units (H.265 §7.3.1.2). Slices are not read, nothing is allocated.
@@ -163,7 +165,11 @@ pub fn inspect(data: &[u8], nal_length_size: u8) -> Result<AccessUnit, Error> {
             }
             0..VPS => found.has_slice = true,
             VPS..=PPS => found.has_parameter_set = true,
-            PREFIX_SEI => found.captions |= sei::captions(unit),
+            PREFIX_SEI => {
+                let (light, captions) = sei::read(unit);
+                found.light = found.light.or(light);
+                found.captions |= captions;
+            }
             _ => {}
         }
     }

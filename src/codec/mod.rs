@@ -13,6 +13,7 @@
 //! | [RFC 6716](https://www.rfc-editor.org/rfc/rfc6716), [RFC 7845](https://www.rfc-editor.org/rfc/rfc7845), [Opus in ISOBMFF](https://opus-codec.org/docs/opus_in_isobmff.html) | packet durations, `OpusHead`, `dOps` |
 //! | [RFC 9639](https://www.rfc-editor.org/rfc/rfc9639), [FLAC in ISOBMFF](https://github.com/xiph/flac/blob/master/doc/isoflac.txt) | `STREAMINFO`, frame headers, `dfLa` |
 //! | [ETSI TS 102 366](https://www.etsi.org/deliver/etsi_ts/102300_102399/102366/) | syncframes, `dac3`, `dec3` |
+//! | [ETSI TS 103 420](https://www.etsi.org/deliver/etsi_ts/103400_103499/103420/) | joint object coding in E-AC-3 |
 //! | ATSC A/53 Part 4, CTA-608, CTA-708 | which captions a picture carries |
 //! | [RFC 6381](https://www.rfc-editor.org/rfc/rfc6381) §3.3 | the codec's name in `CODECS` |
 //!
@@ -129,6 +130,14 @@ impl Configuration {
         };
         picture.light = picture.light.or(hint);
         self
+    }
+
+    /// Objects of joint object coding (Dolby Atmos), where the sound has them.
+    pub fn objects(&self) -> Option<u8> {
+        match self {
+            Self::Ac3(ac3) => ac3.objects(),
+            _ => None,
+        }
     }
 
     /// Width and height of the picture in pixels of the stream, cropping applied, pixel shape not.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Body, Error, FourCc, Reader, Tag, TagBody, Tags};
+use super::{Body, Error, FourCc, Modified, Reader, Tag, TagBody, Tags};
 
 /// A message about an audio track.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,8 @@ fn legacy(format: u8, mut reader: Reader) -> Result<Option<AudioTag>, Error> {
 
 /// Enhanced RTMP v2, `ExAudioTagHeader`.
 fn enhanced(timestamp: u32, header: u8, mut reader: Reader) -> Result<Tags, Error> {
-    let packet_type = reader.packet_type_behind_modifiers(header & 0b1111)?;
+    // Sound is counted in samples, finer than any offset.
+    let Modified { packet_type, .. } = reader.modified(header & 0b1111)?;
     if packet_type == MULTITRACK {
         let (packet_type, bodies) = reader.multitrack()?;
         let mut tags = Vec::with_capacity(bodies.len());

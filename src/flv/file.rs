@@ -144,7 +144,7 @@ mod tests {
         let audio = FileTag { position: 50, kind: FileTagKind::Audio, timestamp: 23, body: hex("af0121") };
         assert_eq!(found, [Ok(video.clone()), Ok(audio)]);
         let packet = VideoPacket::CodedFrames { composition_ms: 0, data: hex("41") };
-        let body = TagBody::Video(VideoTag { track: 0, codec: FourCc::AVC, is_key: false, packet });
+        let body = TagBody::Video(VideoTag { track: 0, codec: FourCc::AVC, is_key: false, offset_ns: 0, packet });
         assert_eq!(video.parse().unwrap().collect::<Vec<_>>(), [Tag { timestamp: 0xfeff_ffff, body }]);
     }
 

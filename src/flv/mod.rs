@@ -174,18 +174,24 @@ impl Reader {
         Ok(())
     }
 
-    /// Enhanced RTMP v2, `ModEx`: skips modifiers (so far only nanoseconds of the timestamp, finer than any clock of ours),
-    /// and returns the packet type behind them.
-    fn packet_type_behind_modifiers(&mut self, mut packet_type: u8) -> Result<u8, Error> {
+    /// Enhanced RTMP v2, `ModEx`: the packet type behind modifiers, and what they say. Those that we do not know are skipped.
+    fn modified(&mut self, mut packet_type: u8) -> Result<Modified, Error> {
+        let mut offset_ns = 0;
         while packet_type == MOD_EX {
             let mut size = usize::from(self.u8()?) + 1;
             if size == 256 {
                 size = usize::from(u16::from_be_bytes(self.array()?)) + 1;
             }
+            let said = self.rest.clone();
             self.skip(size)?;
-            packet_type = self.u8()? & 0b1111;
+            let types = self.u8()?;
+            packet_type = types & 0b1111;
+            if let (TIMESTAMP_OFFSET_NANO, 3, &[a, b, c, ..]) = (types >> 4, size, &said[..]) {
+                let said_ns = u32::from_be_bytes([0, a, b, c]);
+                offset_ns = if said_ns <= MOST_OFFSET_NS { said_ns } else { offset_ns };
+            }
         }
-        Ok(packet_type)
+        Ok(Modified { packet_type, offset_ns })
     }
 
     /// Enhanced RTMP v2, multitrack: the packet type within, and for each track its codec, its number and its body.
@@ -220,6 +226,14 @@ impl Reader {
     }
 }
 
+/// A packet type, and what modifiers before it say.
+#[derive(Debug)]
+struct Modified {
+    packet_type: u8,
+    /// Of the presentation, in nanoseconds.
+    offset_ns: u32,
+}
+
 /// One track's part of an enhanced message.
 #[derive(Debug)]
 struct Body {
@@ -230,6 +244,9 @@ struct Body {
 
 /// The packet type of modifiers, in audio and video.
 const MOD_EX: u8 = 7;
+/// The modifier that makes timestamps finer, by less than a millisecond.
+const TIMESTAMP_OFFSET_NANO: u8 = 0;
+const MOST_OFFSET_NS: u32 = 999_999;
 /// `AvMultitrackType`.
 const ONE_TRACK: u8 = 0;
 const MANY_TRACKS_MANY_CODECS: u8 = 2;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Body, Error, FourCc, Reader, Tag, TagBody, Tags, colour_info};
+use super::{Body, Error, FourCc, Modified, Reader, Tag, TagBody, Tags, colour_info};
 use crate::codec::Light;
 
 /// A message about a video track.
@@ -14,6 +14,8 @@ pub struct VideoTag {
     pub codec: FourCc,
     /// The publisher calls it a key frame.
     pub is_key: bool,
+    /// How much later than its milliseconds say the picture is shown, in nanoseconds; less than a millisecond.
+    pub offset_ns: u32,
     /// What it brings.
     pub packet: VideoPacket,
 }
@@ -66,7 +68,13 @@ fn legacy(header: u8, mut reader: Reader) -> Result<Option<VideoTag>, Error> {
         12 => FourCc::HEVC,
         // Not carried; it is told by its name what is left out.
         other => {
-            let video = |packet| VideoTag { track: 0, codec: uncarried(other), is_key: is_key(frame_type), packet };
+            let video = |packet| VideoTag {
+                track: 0,
+                codec: uncarried(other),
+                is_key: is_key(frame_type),
+                offset_ns: 0,
+                packet,
+            };
             return Ok(coded_frames(0, reader.rest).map(video));
         }
     };
@@ -84,13 +92,13 @@ fn legacy(header: u8, mut reader: Reader) -> Result<Option<VideoTag>, Error> {
         }
         other => return Err(Error::PacketType(other)),
     };
-    Ok(packet.map(|packet| VideoTag { track: 0, codec, is_key: is_key(frame_type), packet }))
+    Ok(packet.map(|packet| VideoTag { track: 0, codec, is_key: is_key(frame_type), offset_ns: 0, packet }))
 }
 
 /// Enhanced RTMP v2, `ExVideoTagHeader`.
 fn enhanced(timestamp: u32, header: u8, mut reader: Reader) -> Result<Tags, Error> {
     let frame_type = header >> 4 & 0b111;
-    let packet_type = reader.packet_type_behind_modifiers(header & 0b1111)?;
+    let Modified { packet_type, offset_ns } = reader.modified(header & 0b1111)?;
     if packet_type != METADATA && frame_type == COMMAND_FRAME {
         return Ok(Tags::default());
     }
@@ -99,12 +107,14 @@ fn enhanced(timestamp: u32, header: u8, mut reader: Reader) -> Result<Tags, Erro
         let (packet_type, bodies) = reader.multitrack()?;
         let mut tags = Vec::with_capacity(bodies.len());
         for body in bodies {
-            tags.extend(packet(packet_type, is_key, body)?.map(|video| tag(timestamp, video)));
+            tags.extend(
+                packet(packet_type, is_key, body)?.map(|video| tag(timestamp, VideoTag { offset_ns, ..video })),
+            );
         }
         return Ok(tags.into());
     }
     let body = Body { codec: FourCc(reader.array()?), track: 0, rest: reader.rest };
-    Ok(packet(packet_type, is_key, body)?.map(|video| tag(timestamp, video)).into())
+    Ok(packet(packet_type, is_key, body)?.map(|video| tag(timestamp, VideoTag { offset_ns, ..video })).into())
 }
 
 fn packet(packet_type: u8, is_key: bool, Body { codec, track, rest }: Body) -> Result<Option<VideoTag>, Error> {
@@ -122,7 +132,7 @@ fn packet(packet_type: u8, is_key: bool, Body { codec, track, rest }: Body) -> R
         MPEG2TS_SEQUENCE_START => return Err(Error::Unsupported("MPEG-TS sequence headers are")),
         other => return Err(Error::PacketType(other)),
     };
-    Ok(packet.map(|packet| VideoTag { track, codec, is_key, packet }))
+    Ok(packet.map(|packet| VideoTag { track, codec, is_key, offset_ns: 0, packet }))
 }
 
 fn tag(timestamp: u32, video: VideoTag) -> Tag {
@@ -186,7 +196,7 @@ mod tests {
     }
 
     fn tag(track: u8, codec: FourCc, is_key: bool, packet: VideoPacket) -> Result<Option<VideoTag>, Error> {
-        Ok(Some(VideoTag { track, codec, is_key, packet }))
+        Ok(Some(VideoTag { track, codec, is_key, offset_ns: 0, packet }))
     }
 
     fn frames(composition_ms: i32, data: &str) -> VideoPacket {
@@ -262,9 +272,12 @@ mod tests {
     }
 
     #[test]
-    fn modifiers_are_skipped_and_tracks_are_told_apart() {
-        // A nanosecond offset of 3 bytes, then coded frames.
-        assert_eq!(video("a7 02 00000a 03 61766331 0000000141"), tag(0, FourCc::AVC, false, frames(0, "0000000141")));
+    fn modifiers_are_heeded_or_skipped_and_tracks_are_told_apart() {
+        // A nanosecond offset of 3 bytes, then coded frames; one that is too large, and a modifier of a kind to come.
+        let later = |body: &str| video(body).unwrap().map(|tag| (tag.offset_ns, tag.packet));
+        assert_eq!(later("a7 02 00000a 03 61766331 41"), Some((10, frames(0, "41"))));
+        assert_eq!(later("a7 02 0f423f 07 02 0f4240 03 61766331 41"), Some((999_999, frames(0, "41"))));
+        assert_eq!(later("a7 02 00000a 13 61766331 41"), Some((0, frames(0, "41"))));
         // A long modifier, then another.
         let long = format!("a7 ff 0100 {} 07 00 00 03 61766331 41", "00".repeat(257));
         assert_eq!(video(&long), tag(0, FourCc::AVC, false, frames(0, "41")));
@@ -274,7 +287,7 @@ mod tests {
 
     #[test]
     fn several_tracks_in_one_message_come_apart() {
-        let frame = |track, codec, packet| VideoTag { track, codec, is_key: false, packet };
+        let frame = |track, codec, packet| VideoTag { track, codec, is_key: false, offset_ns: 0, packet };
         // The composition time belongs to each track.
         let both = "a6 11 61766331 00 000005 000050 4101 01 000004 000000 42";
         let expected = vec![frame(0, FourCc::AVC, frames(80, "4101")), frame(1, FourCc::AVC, frames(0, "42"))];

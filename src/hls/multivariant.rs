@@ -50,6 +50,9 @@ const FRAME_RATES: [f64; 13] = [
 /// How far a measured frame rate may be from a common one to be taken for it, as a share of it. 30 and 29.97 are 0.1 % apart.
 const FRAME_RATE_TOLERANCE: f64 = 0.000_5;
 
+/// Of how many measurements the largest counts: about as long as a window lasts.
+const COMPARED_FRAME_RATES: usize = 30;
+
 /// Frames come unevenly when the usual one lasts less than this share of the mean.
 const UNEVEN: f64 = 0.9;
 
@@ -62,8 +65,8 @@ pub(super) struct Measured {
     duration_us: u64,
     /// Bytes and durations of the last segments, as many as count as one peak.
     run: VecDeque<(u64, u64)>,
-    /// Samples a second of the last segments.
-    frame_rate: f64,
+    /// Samples a second of the last segments, the latest first.
+    frame_rates: VecDeque<f64>,
     /// What has come since the frame rate was measured, in microseconds.
     since_frame_rate_us: u64,
     /// A segment of this process has been measured.
@@ -74,7 +77,7 @@ impl Measured {
     /// Takes into account what a former process listed: only its size and duration are known.
     pub(super) fn add_listed(&mut self, segment: &Segment, target_duration_s: u64) {
         self.add(segment, target_duration_s);
-        self.frame_rate = 0.0;
+        self.frame_rates.clear();
         self.is_current = false;
     }
 
@@ -95,8 +98,9 @@ impl Measured {
         let half_target_us = target_duration_s * 500_000;
         self.find_peak(segment, half_target_us);
         self.since_frame_rate_us += segment.duration_us;
-        if self.since_frame_rate_us >= half_target_us || self.frame_rate == 0.0 {
-            self.frame_rate = frame_rate(segment);
+        if self.since_frame_rate_us >= half_target_us || self.frame_rates.is_empty() {
+            self.frame_rates.truncate(COMPARED_FRAME_RATES - 1);
+            self.frame_rates.push_front(frame_rate(segment));
             self.since_frame_rate_us = 0;
         }
     }
@@ -128,10 +132,14 @@ impl Measured {
         bit_rate(self.bytes, self.duration_us)
     }
 
-    /// Samples a second, a common frame rate where it is near one.
+    /// Samples a second, a common frame rate where it is near one. Of rates that differ it is the largest (RFC 8216bis
+    /// 4.4.6.2); of those that differ by their rounding it is the latest.
     pub(super) fn frame_rate(&self) -> f64 {
-        let near = |rate: &&f64| (self.frame_rate / **rate - 1.0).abs() <= FRAME_RATE_TOLERANCE;
-        FRAME_RATES.iter().find(near).copied().unwrap_or(self.frame_rate)
+        let latest = self.frame_rates.front().copied().unwrap_or(0.0);
+        let largest = self.frame_rates.iter().copied().fold(latest, f64::max);
+        let rate = if largest * UNEVEN > latest { largest } else { latest };
+        let near = |common: &&f64| (rate / **common - 1.0).abs() <= FRAME_RATE_TOLERANCE;
+        FRAME_RATES.iter().find(near).copied().unwrap_or(rate)
     }
 }
 
@@ -334,8 +342,16 @@ fn alternative(audio: &Choice<'_>, group_id: &str, is_default: bool) -> Alternat
         name: format!("Audio {}", u16::from(audio.index) + 1),
         default: is_default,
         autoselect: true,
-        channels: audio.configuration.channels().map(|channels| channels.to_string()),
+        channels: channels(audio.configuration),
         ..AlternativeMedia::default()
+    }
+}
+
+/// `CHANNELS` (RFC 8216bis 4.4.6.1): how many, or how many objects of joint object coding.
+fn channels(configuration: &Configuration) -> Option<String> {
+    match configuration.objects() {
+        Some(objects) => Some(format!("{objects}/JOC")),
+        None => configuration.channels().map(|channels| channels.to_string()),
     }
 }
 
@@ -376,7 +392,7 @@ fn bit_rate(bytes: u64, duration_us: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::codec::samples::{FFMPEG_OPUS, HDR10_HEVC, HE_AAC, OBS_AVC, hex};
-    use crate::codec::{aac, avc, hevc, opus};
+    use crate::codec::{aac, ac3, avc, hevc, opus};
 
     #[test]
     fn each_audio_codec_has_its_group_and_high_range_is_told() {
@@ -387,7 +403,7 @@ mod tests {
             Configuration::Opus(opus::Configuration::parse(hex(FFMPEG_OPUS)).unwrap()),
         ];
         let codecs = configurations.each_ref().map(|configuration| [configuration.rfc6381()]);
-        let measured = Measured { frame_rate: 25.0, ..Measured::default() };
+        let measured = Measured { frame_rates: VecDeque::from([25.0]), ..Measured::default() };
         let choice = |position: usize, index, uri: &str| Choice {
             kind: if position < 2 { TrackKind::Video } else { TrackKind::Audio },
             index,
@@ -423,5 +439,24 @@ mod tests {
             }
         }
         assert_eq!(String::from_utf8(text.to_vec()).unwrap(), expected);
+    }
+    #[test]
+    fn the_largest_of_the_last_frame_rates_counts() {
+        let of = |rates: &[f64]| {
+            let measured = Measured { frame_rates: rates.iter().copied().collect(), ..Measured::default() };
+            format!("{:.3}", measured.frame_rate())
+        };
+        assert_eq!(of(&[]), "0.000");
+        assert_eq!(of(&[29.98, 29.9, 30.1]), "29.970");
+        // A camera in the dark.
+        assert_eq!(of(&[8.5, 8.5, 25.01, 25.0]), "25.000");
+        assert_eq!(of(&[25.0, 8.5]), "25.000");
+    }
+
+    #[test]
+    fn objects_are_counted_in_place_of_channels() {
+        let surround = |frame| Configuration::Ac3(ac3::Configuration::of_access_unit(&hex(frame)).unwrap());
+        assert_eq!(channels(&surround("0b77 0007 3f 87c0")).as_deref(), Some("6"));
+        assert_eq!(channels(&surround("0b77 0007 3f 87c4 1011 00")).as_deref(), Some("16/JOC"));
     }
 }

@@ -163,7 +163,10 @@ impl Broadcast {
 
     fn alternative(&self, alternative: &Alternative, findings: &mut Findings) {
         let Some(rendition) = self.rendition(alternative.place.as_ref()) else { return };
-        let Some(channels) = &alternative.channels else { return };
+        // Of joint object coding it is the number of objects.
+        let Some(channels) = alternative.channels.as_ref().filter(|channels| !channels.ends_with("/JOC")) else {
+            return;
+        };
         let real = rendition.entries().filter_map(|entry| match entry.media {
             Media::Audio { channels, .. } if channels > 0 => Some(channels.to_string()),
             _ => None,

@@ -64,7 +64,10 @@ pub(super) fn in_band(
         },
         FourCc::VP9 => vp9::Configuration::of_frame(record, data)?.map(Configuration::Vp9),
         FourCc::MP3 => Some(Configuration::Mp3(mp3::Configuration::of_frame(data)?)),
-        FourCc::AC3 | FourCc::EAC3 => Some(Configuration::Ac3(ac3::Configuration::of_access_unit(data)?)),
+        FourCc::AC3 | FourCc::EAC3 => match (ac3::Configuration::of_access_unit(data)?, current) {
+            (found, Some(Configuration::Ac3(current))) if found.is_same_but_for_rate(current) => None,
+            (found, _) => Some(Configuration::Ac3(found)),
+        },
         _ => None,
     };
     Ok(found.filter(|found| current != Some(found)))
@@ -93,7 +96,7 @@ mod tests {
     }
 
     fn video(timestamp: u32, codec: FourCc, is_key: bool, packet: VideoPacket) -> Tag {
-        Tag { timestamp, body: TagBody::Video(VideoTag { track: 0, codec, is_key, packet }) }
+        Tag { timestamp, body: TagBody::Video(VideoTag { track: 0, codec, is_key, offset_ns: 0, packet }) }
     }
 
     fn picture(timestamp: u32, codec: FourCc, is_key: bool, data: &str) -> Tag {
@@ -163,6 +166,18 @@ mod tests {
     }
 
     #[test]
+    fn syncframes_of_eac3_that_are_a_little_longer_change_nothing() {
+        let frame = |bytes: usize| {
+            let mut frame = hex("0b77017f5487c0002084210838008c06").to_vec();
+            frame.resize(bytes, 0);
+            AudioPacket::CodedFrames(frame.into())
+        };
+        let tags = (0..60).map(|number| audio(number * 35, FourCc::EAC3, frame(834 + 2 * (number as usize % 2))));
+        let found = said(&mut remuxer(), tags);
+        assert_eq!(found.iter().filter(|line| line.contains("ec-3")).count(), 1, "{found:?}");
+    }
+
+    #[test]
     fn vp9_is_whole_with_its_first_key_frame_and_another_size_is_another_configuration() {
         let mut remuxer = remuxer();
         let key = "824983420013f00b360638241c184a";
@@ -197,6 +212,56 @@ mod tests {
         let expected =
             ["epoch", "video av01.0.00M.08 90000 Sdr", "video 90000 +3000 19 bytes", "video 183600 +45000 6 bytes"];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn light_that_key_frames_say_is_in_the_first_header() {
+        let light =
+            "0000001e 4e01 8918 33c286c41d4c0bb884d03e803d134042 00989680 0000030001 80 00000009 4e01 9004 03e80190 80";
+        let key = |timestamp, light| {
+            picture(timestamp, FourCc::HEVC, true, &format!("{light} 00000003 2801af").replace(' ', ""))
+        };
+        let start = video(0, FourCc::HEVC, true, VideoPacket::SequenceStart(hex(FFMPEG_HEVC)));
+        let mut remuxer = remuxer();
+        let mut lights = Vec::new();
+        for tag in [start, key(0, light), key(1000, light), key(2000, "")] {
+            remuxer.handle_tag(tag, Moment::default()).unwrap();
+            while let Some(item) = remuxer.poll_item() {
+                if let Item::Track(track) = item {
+                    lights.push(track.configuration.picture().unwrap().light);
+                }
+            }
+        }
+        assert_eq!(lights.len(), 1);
+        assert_eq!(lights[0].content_light_level.unwrap().most_average, 400);
+        assert_eq!(lights[0].mastering_display.unwrap().most_luminance, 10_000_000);
+    }
+
+    #[test]
+    fn nanoseconds_count_when_pictures_are_shown() {
+        let start = video(0, FourCc::HEVC, true, VideoPacket::SequenceStart(hex(FFMPEG_HEVC)));
+        let mut remuxer = remuxer();
+        let mut shown = Vec::new();
+        // 60 000/1001 pictures a second.
+        let pictures = (0..120_u64).map(|number| {
+            let ns = number * 1_001_000_000 / 60;
+            let (ms, offset_ns) = (u32::try_from(ns / 1_000_000).unwrap(), u32::try_from(ns % 1_000_000).unwrap());
+            let Tag { body: TagBody::Video(video), timestamp } = picture(ms, FourCc::HEVC, true, "000000032801af")
+            else {
+                panic!()
+            };
+            Tag { timestamp, body: TagBody::Video(VideoTag { offset_ns, ..video }) }
+        });
+        for tag in std::iter::once(start).chain(pictures) {
+            remuxer.handle_tag(tag, Moment::default()).unwrap();
+            while let Some(item) = remuxer.poll_item() {
+                if let Item::Sample(_, sample) = item {
+                    shown.push(sample.presentation_time());
+                }
+            }
+        }
+        assert_eq!(shown.len(), 120);
+        assert!(shown.iter().zip(0..).all(|(time, number)| (time - shown[0]).abs_diff(number * 3003 / 2) <= 1));
     }
 
     #[test]

@@ -190,7 +190,8 @@ impl Remuxer {
                 }
                 track.is_started = true;
                 track.captions |= frame.captions;
-                self.handle_frame(PlaceableFrame::new(frame, id, timestamp, composition_ms, received_at))
+                let frame = PlaceableFrame::new(frame, id, timestamp, composition_ms, received_at);
+                self.handle_frame(PlaceableFrame { offset_ns: tag.offset_ns, ..frame })
             }
             VideoPacket::SequenceEnd => Ok(()),
         }
@@ -458,7 +459,8 @@ impl Remuxer {
                 // are shown at once (ISO/IEC 14496-12 8.6.1.3).
                 let late = timing.decode_time.cast_signed() - placed.output_ms * 90;
                 let moved = if late < 90 { 0 } else { late };
-                i32::try_from(i64::from(frame.composition_ms) * 90 - moved).unwrap_or(0)
+                let finer = (i64::from(frame.offset_ns) * 90 + 500_000) / 1_000_000;
+                i32::try_from(i64::from(frame.composition_ms) * 90 + finer - moved).unwrap_or(0)
             }
         };
         let sample = Sample {

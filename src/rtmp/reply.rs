@@ -150,5 +150,5 @@ const CHUNK_BYTES: u32 = 60_000;
 const DEFAULT_CHUNK_BYTES: usize = 128;
 /// Enhanced RTMP v2 "`FourCcInfoMask`": we neither decode nor encode.
 const FOUR_CC_CAN_FORWARD: f64 = 4.0;
-/// Enhanced RTMP v2 "`CapsExMask`": multitrack (2) and `ModEx` (4).
-const CAPS_EX: f64 = 6.0;
+/// Enhanced RTMP v2 "`CapsExMask`": multitrack (2), `ModEx` (4) and its nanoseconds (8).
+const CAPS_EX: f64 = 14.0;

@@ -18,7 +18,7 @@ pub(crate) fn hex(digits: &str) -> Bytes {
 }
 
 fn video(timestamp: u32, is_key: bool, packet: VideoPacket) -> Tag {
-    let video = VideoTag { track: 0, codec: FourCc::AVC, is_key, packet };
+    let video = VideoTag { track: 0, codec: FourCc::AVC, is_key, offset_ns: 0, packet };
     Tag { timestamp, body: TagBody::Video(video) }
 }
 

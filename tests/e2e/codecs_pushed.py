@@ -1,4 +1,5 @@
-"""Every codec that is carried, pushed by a present-day ffmpeg as Enhanced RTMP (or as FLV always had it)."""
+"""Every codec that is carried, pushed by a present-day ffmpeg as Enhanced RTMP (or as FLV always had it), and by GStreamer
+what its flvmux has."""
 
 import re
 from collections import defaultdict, namedtuple
@@ -43,28 +44,63 @@ CASES = [
     Case("mp3-22k", X264, "libmp3lame -ar 22050 -ac 1", "avc1.42c00c,mp4a.40.34", ['CHANNELS="1"']),
     Case("ac3", X264, f"ac3 {STEREO}", "avc1.42c00c,ac-3", ['CHANNELS="2"']),
     Case("eac3-51", X264, "eac3 -ar 48000 -ac 6", "avc1.42c00c,ec-3", ['CHANNELS="6"']),
+    # Its syncframes are of two lengths.
+    Case("eac3-44k", X264, "eac3 -ar 44100 -ac 2", "avc1.42c00c,ec-3", ['CHANNELS="2"']),
     # What HLS does not carry is left out, and the other track goes on.
     Case("nellymoser", X264, "nellymoser -ar 44100 -ac 1", "avc1.42c00c", []),
     Case("h263", "flv -g 50", "aac", "mp4a.40.2", []),
     Case("vvc", "libvvenc -preset faster -g 50", "aac", "mp4a.40.2", []),
 ]
 
+def of_gstreamer(profile, pixels="I420"):
+    """Encoder, and what it is given and gives."""
+    return ["videoconvert", "!", f"video/x-raw,format={pixels}", "!", "x264enc", "speed-preset=veryfast", "key-int-max=50",
+            "!", f"video/x-h264,profile={profile}", "!", "h264parse"]
+
+
+GSTREAMER_CASES = [
+    Case("gst-baseline", of_gstreamer("constrained-baseline"), "avenc_aac ! aacparse", "avc1.42c015,mp4a.40.2", []),
+    Case("gst-high", of_gstreamer("high"), "voaacenc ! aacparse", "avc1.640014,mp4a.40.2", []),
+    Case("gst-422-10", of_gstreamer("high-4:2:2", "I422_10LE"), "avenc_aac ! aacparse", "avc1.7a000d,mp4a.40.2", []),
+    Case("gst-444", of_gstreamer("high-4:4:4", "Y444"), "avenc_aac ! aacparse", "avc1.f4000d,mp4a.40.2", []),
+    Case("gst-mp3", of_gstreamer("high"), "audioresample ! audio/x-raw,rate=44100 ! lamemp3enc ! mpegaudioparse", "avc1.640014,mp4a.40.34", []),
+    # What HLS does not carry.
+    Case("gst-speex", of_gstreamer("high"), "audioresample ! audio/x-raw,rate=16000,channels=1 ! speexenc", "avc1.640014", []),
+    Case("gst-alaw", of_gstreamer("high"), "audioresample ! audio/x-raw,rate=8000,channels=1 ! alawenc", "avc1.640014", []),
+    Case("gst-h263", ["videoconvert", "!", "videoscale", "!", "video/x-raw,width=176,height=144", "!", "avenc_flv"], "avenc_aac ! aacparse",
+         "mp4a.40.2", []),
+]
+
 # What MediaSource.isTypeSupported() cannot tell.
 NOT_IN_CHROMIUM = {"aac-71": "of the channel configurations of AAC it knows those up to 7, and this is 12"}
 
 
-def push_and_compare(case, upscope, web, report):
+def pushed_by_ffmpeg(case, kept, url):
+    return [
+        publishers.modern_ffmpeg(), "-hide_banner", "-loglevel", "info", "-y",
+        "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000",
+        "-t", SECONDS, "-map", "0:v", "-map", "1:a", "-flags", "+global_header",
+        "-c:v", *case.video.split(), "-c:a", *case.audio.split(),
+        "-f", "tee", f"[f=flv]{kept}|[f=flv]{url}"]
+
+
+def pushed_by_gstreamer(case, kept, url):
+    return [
+        "gst-launch-1.0", "-e", "flvmux", "name=mux", "streamable=true", "!", "tee", "name=both",
+        "both.", "!", "queue", "!", "rtmp2sink", f"location={url}", "both.", "!", "queue", "!", "filesink", f"location={kept}",
+        "videotestsrc", f"num-buffers={25 * SECONDS}", "!", "video/x-raw,width=320,height=180,framerate=25/1", "!", *case.video,
+        "!", "queue", "!", "mux.",
+        "audiotestsrc", "samplesperbuffer=1024", f"num-buffers={48_000 * SECONDS // 1024}", "!", "audio/x-raw,rate=48000,channels=2",
+        "!", "audioconvert", "!", *case.audio.split(), "!", "queue", "!", "mux."]
+
+
+def push_and_compare(case, upscope, web, report, command=pushed_by_ffmpeg):
     program = publishers.modern_ffmpeg()
     kept = publishers.MEDIA / f"codec-{case.name}.flv"
     url = web.playlist_url(upscope, case.name)
     with report.check(f"codec {case.name}: every packet comes out, decodes, and is called by its name") as notes:
         kept.parent.mkdir(exist_ok=True)
-        Process(f"codec-{case.name}", [
-            program, "-hide_banner", "-loglevel", "info", "-y",
-            "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=48000",
-            "-t", SECONDS, "-map", "0:v", "-map", "1:a", "-flags", "+global_header",
-            "-c:v", *case.video.split(), "-c:a", *case.audio.split(),
-            "-f", "tee", f"[f=flv]{kept}|[f=flv]{upscope.app_url}/{case.name}"]).expect_success(120)
+        Process(f"codec-{case.name}", command(case, kept, f"{upscope.app_url}/{case.name}")).expect_success(120)
         wait_for_end(url, 10)
         multivariant = fetch(url)[1].decode()
         codecs = re.findall(r'CODECS="([^"]*)"', multivariant)
@@ -78,7 +114,6 @@ def push_and_compare(case, upscope, web, report):
         decode(url, program)
         notes.append(case.codecs)
         notes.append(" and ".join(f"{len(packets)} {codec}" for codec, packets in sorted(served.items())))
-
 
     with report.check(f"codec {case.name}: hls.js plays it in Chromium, if Chromium takes it") as notes:
         if case.name in NOT_IN_CHROMIUM:

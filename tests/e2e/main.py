@@ -62,6 +62,8 @@ def main(parts):
         if "codecs" in parts:
             for case in codecs_pushed.CASES:
                 codecs_pushed.push_and_compare(case, whole, web, report)
+            for case in codecs_pushed.GSTREAMER_CASES:
+                codecs_pushed.push_and_compare(case, whole, web, report, codecs_pushed.pushed_by_gstreamer)
             codecs_pushed.push_text_and_look(whole, web, report)
         if "obs" in parts:
             stream_from_obs(clip, whole, web)

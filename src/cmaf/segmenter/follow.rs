@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use super::{Cut, Haste, Output, Queued, Rendition, Segmenter, patience_us};
+use crate::media::TrackKind;
 
 impl Segmenter {
     /// Moves all that is queued into segments. What is too long for one is cut without the leader, and a new
@@ -43,34 +44,40 @@ impl Segmenter {
     pub(super) fn follow(&mut self, position: usize, haste: Haste) {
         let limit_us = self.cadence.limit_us();
         let most_head_start_us = self.cadence.most_head_start_us();
+        let delay_us = self.delay_until_cut_us(&self.renditions[position]);
+        let is_video = self.renditions[position].id().kind == TrackKind::Video;
         let Self { renditions, cuts, breaks, outputs, .. } = self;
         let patience_us = patience_us(&renditions[position]);
         let (leader, followers) = renditions.split_at_mut(1);
         let (leader, follower) = (&leader[0], &mut followers[position - 1]);
-        let leader_since_us = leader.opens_at_us().saturating_add_signed(self.delay_us);
-        let leader_end_us =
-            leader.nominal_end().map_or(0, |end| leader.micros(end)).saturating_add_signed(self.delay_us);
+        let leader_since_us = leader.opens_at_us().saturating_add_signed(delay_us);
+        let leader_end_us = leader.nominal_end().map_or(0, |end| leader.micros(end)).saturating_add_signed(delay_us);
         // A segment that starts anew is not so much longer than the leader's that it breaks a promise.
         let earliest_us = |since_us: u64, end_us: u64| {
             since_us.saturating_sub(most_head_start_us).max(end_us.saturating_sub(limit_us))
         };
         loop {
-            let cut = cuts.iter().find(|cut| cut.number == follower.number).copied();
+            let cut = cuts.iter().find(|cut| cut.number == follower.number);
+            let cut = cut.map(|cut| if is_video { cut.decoded() } else { *cut });
             match (follower.queue.front(), cut) {
                 (Some(Queued::Track(track)), _) if follower.starts_anew() || follower.track() == track => {
                     if let Some(Queued::Track(track)) = follower.queue.pop_front() {
                         follower.set_track(track);
                     }
                 }
-                // A new configuration needs a break of all renditions. Where the leader has gone on without one, what
-                // the follower had is drawn out until there is.
+                // A new configuration needs a break of all renditions. It is the leader's last cut where that is not yet
+                // listed; where the leader has gone on further, what the follower had is drawn out until there is one.
                 (Some(Queued::Track(_)), Some(cut)) => {
+                    if !cut.is_break && cut.number + 1 == leader.number {
+                        self.break_at_last_cut();
+                        return self.follow(position, haste);
+                    }
                     let end = follower.ticks(cut.at_us);
                     end_follower(follower, cut, Some(end), outputs);
                 }
                 (Some(Queued::Track(_)), None) => {
                     let end_us = follower.nominal_end().map_or(0, |end| follower.micros(end));
-                    let at_us = end_us.saturating_add_signed(-self.delay_us);
+                    let at_us = end_us.saturating_add_signed(-delay_us);
                     if !breaks.contains(&at_us) {
                         breaks.insert(breaks.partition_point(|other| *other < at_us), at_us);
                     }
@@ -120,6 +127,14 @@ impl Segmenter {
                 (None, None) => return,
             }
         }
+    }
+
+    /// Makes the leader's last cut a break: the segments behind it are still open in all renditions.
+    fn break_at_last_cut(&mut self) {
+        let Some(cut) = self.cuts.back_mut() else { return };
+        cut.is_break = true;
+        let number = cut.number + 1;
+        self.renditions.iter_mut().filter(|rendition| rendition.number == number).for_each(Rendition::mark_break);
     }
 }
 

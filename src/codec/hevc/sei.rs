@@ -3,32 +3,23 @@
 use crate::codec::bits::Bits;
 use crate::codec::{Captions, ContentLightLevel, Error, Light, MasteringDisplay, sei};
 
-/// What an SEI NAL unit says of light.
-pub(super) fn light(unit: &[u8]) -> Light {
-    let mut light = Light::default();
-    sei::messages(unit.get(HEADER_BYTES..).unwrap_or_default(), |kind, payload| {
-        if !matches!(kind, MASTERING_DISPLAY_COLOUR_VOLUME | CONTENT_LIGHT_LEVEL) {
-            return;
+/// The light and the captions in an SEI NAL unit.
+pub(super) fn read(unit: &[u8]) -> (Light, Captions) {
+    let (mut light, mut captions) = (Light::default(), Captions::default());
+    sei::messages(unit.get(HEADER_BYTES..).unwrap_or_default(), |kind, payload| match kind {
+        sei::ITU_T_T35 => captions |= Captions::of_itu_t_t35(payload),
+        MASTERING_DISPLAY_COLOUR_VOLUME | CONTENT_LIGHT_LEVEL => {
+            let mut message = [0; MOST_BYTES];
+            let filled = message.iter_mut().zip(payload).map(|(place, byte)| *place = byte).count();
+            let mut bits = Bits::new(&message[..filled], "SEI");
+            match kind {
+                MASTERING_DISPLAY_COLOUR_VOLUME => light.mastering_display = bits.mastering_display().ok(),
+                _ => light.content_light_level = bits.content_light_level().ok(),
+            }
         }
-        let payload: Vec<u8> = payload.take(MOST_BYTES).collect();
-        let mut bits = Bits::new(&payload, "SEI");
-        match kind {
-            MASTERING_DISPLAY_COLOUR_VOLUME => light.mastering_display = bits.mastering_display().ok(),
-            _ => light.content_light_level = bits.content_light_level().ok(),
-        }
+        _ => {}
     });
-    light
-}
-
-/// The captions in an SEI NAL unit.
-pub(super) fn captions(unit: &[u8]) -> Captions {
-    let mut captions = Captions::default();
-    sei::messages(unit.get(HEADER_BYTES..).unwrap_or_default(), |kind, payload| {
-        if kind == sei::ITU_T_T35 {
-            captions |= Captions::of_itu_t_t35(payload);
-        }
-    });
-    captions
+    (light, captions)
 }
 
 impl Bits<'_> {
@@ -57,8 +48,8 @@ const MASTERING_DISPLAY_COLOUR_VOLUME: usize = 137;
 const CONTENT_LIGHT_LEVEL: usize = 144;
 
 const HEADER_BYTES: usize = 2;
-/// Enough for the messages that concern us.
-const MOST_BYTES: usize = 64;
+/// Of the messages about light.
+const MOST_BYTES: usize = 24;
 
 #[cfg(test)]
 mod tests {
@@ -69,7 +60,7 @@ mod tests {
     fn light_is_found_behind_other_messages_and_emulation_prevention() {
         let master =
             "4e01 0502abcd 8918 33c2 86c4 1d4c 0bb8 84d0 3e80 3d13 4042 00989680 0000030001 90 04 03e8 0190 80";
-        let found = light(&hex(master));
+        let (found, _) = read(&hex(master));
         let display = found.mastering_display.unwrap();
         assert_eq!(display.primaries, [(13_250, 34_500), (7_500, 3_000), (34_000, 16_000)]);
         assert_eq!(
@@ -79,14 +70,14 @@ mod tests {
         assert_eq!(found.content_light_level, Some(ContentLightLevel { most: 1000, most_average: 400 }));
         assert_eq!(found.colour, None);
         for nothing in ["", "4e01", "4e01 89", "4e01 8918 33c2", "4e01 ffffff"] {
-            assert_eq!(light(&hex(nothing)), Light::default(), "{nothing}");
+            assert_eq!(read(&hex(nothing)).0, Light::default(), "{nothing}");
         }
     }
 
     #[test]
     fn captions_are_found() {
-        let found = captions(&hex("4e01 04 0e b5 00 31 47413934 03 41 ff fc 9420 ff 80"));
+        let (_, found) = read(&hex("4e01 04 0e b5 00 31 47413934 03 41 ff fc 9420 ff 80"));
         assert_eq!(format!("{found:?}"), "[Cc(1)]");
-        assert!(captions(&hex("4e01 0502abcd 80")).is_empty());
+        assert!(read(&hex("4e01 0502abcd 80")).1.is_empty());
     }
 }
