@@ -20,7 +20,7 @@ use super::auth::{Grant, Wish};
 use super::broadcast::{self, Broadcast, printable, source};
 use super::ending::Ending;
 use super::limits::{Admission, Bitrate, Configurations, Reached};
-use super::registry::{Claim, Request, Taken};
+use super::registry::{Call, Claim, Taken};
 use super::socket::Pace;
 use super::stop::Stop;
 use super::wire::{MOST_UNSENT_BYTES, Wire};
@@ -35,7 +35,8 @@ pub(super) const SILENCE: Duration = Duration::from_secs(15);
 const SIGN_OF_LIFE_BYTES: u64 = 16 << 10;
 /// How long a peer may take to read our last words.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// What is still read from a socket when the server stops, in bytes: what the system had received for us.
+/// What is still read from a socket when the server stops, or somebody else wants the name, in bytes: what the system had
+/// received for us.
 const LAST_BYTES: u64 = 8 << 20;
 /// How often a connection may be refused: one that goes on guesses.
 const MOST_REFUSALS: u32 = 5;
@@ -175,8 +176,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                     }
                     Err(error) => return Ending::Broken(error),
                 },
-                by = progress(live) => if let Some(by) = by {
-                    return Ending::TakenOver(by);
+                call = progress(live) => match call {
+                    None => {}
+                    Some(Call::Taken(by)) => return Ending::TakenOver(by),
+                    Some(Call::Wanted) => if let Some(ending) = self.look(stop).await {
+                        return ending;
+                    },
                 },
                 () = &mut alarm => {}
                 () = stop.said() => {
@@ -194,6 +199,30 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         }
     }
 
+    /// Somebody wants the name: all that has come is read, for the publisher may be gone.
+    async fn look(&mut self, stop: &Stop) -> Option<Ending> {
+        let until = self.wire.received() + LAST_BYTES;
+        while self.wire.received() < until && self.live.as_ref().is_some_and(|live| !live.broadcast.is_behind()) {
+            let Self { wire, connection, .. } = self;
+            let mut handled = Ok(());
+            match wire.receive_ready(|bytes| handled = connection.handle_bytes(bytes)).await {
+                Ok(None) => break,
+                Ok(Some(0)) => return Some(Ending::Closed),
+                Ok(Some(_)) => self.live.iter().for_each(|live| live.claim.mark_heard()),
+                Err(error) => return Some(Ending::Broken(error)),
+            }
+            self.handle_events(stop).await;
+            if let Err(error) = handled {
+                return Some(Ending::Protocol(error));
+            }
+            if let Some(ending) = self.handle_time(true) {
+                return Some(ending);
+            }
+        }
+        self.live.iter().for_each(|live| live.claim.mark_looked());
+        None
+    }
+
     /// What has come before the word to stop is part of the broadcast.
     async fn receive_last(&mut self) {
         let until = self.wire.received() + LAST_BYTES;
@@ -207,7 +236,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                     self.handle_media(&message);
                 }
             }
-            if !matches!(received, Ok(1..)) || handled.is_err() {
+            if !matches!(received, Ok(Some(1..))) || handled.is_err() {
                 break;
             }
         }
@@ -338,7 +367,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             Ok(grant) => grant,
             Err((code, reason)) => return self.refuse(&publish, code, &reason),
         };
-        let (claim, handover) = match self.context.registry.claim(&name, credential) {
+        let (claim, handover) = match self.context.registry.claim_if_gone(&name, credential).await {
             Ok(claimed) => claimed,
             Err(Taken) => {
                 return self.refuse(&publish, BAD_NAME, &format!("{name} is already being published"));
@@ -445,11 +474,11 @@ fn wish<'a>(peer: SocketAddr, encoder: Option<&'a str>, publish: &'a Publish) ->
     Wish { app, stream_key, query: query.as_deref(), peer, encoder }
 }
 
-/// Waits until the disk has got on, or somebody else has taken the name, who is returned.
-async fn progress(live: &mut Option<Live>) -> Option<Request<Box<Broadcast>>> {
+/// Waits until the disk has got on, or somebody else has taken the name or wants it, which is returned.
+async fn progress(live: &mut Option<Live>) -> Option<Call<Box<Broadcast>>> {
     let Some(Live { broadcast, claim, .. }) = live else { return std::future::pending().await };
     tokio::select! {
         () = broadcast.progress_that_matters() => None,
-        by = claim.asked() => Some(by),
+        call = claim.called() => Some(call),
     }
 }
