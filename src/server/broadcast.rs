@@ -141,7 +141,8 @@ impl Broadcast {
         std::mem::take(&mut self.left_out)
     }
 
-    fn tell_outage(&mut self) {
+    /// Tells the packager whether viewers see its playlists now. Before anything that has it delete what has left them.
+    pub(super) fn tell_outage(&mut self) {
         let failing_since = self.writer.failing_since().map(|instant| self.clock.monotonic(instant));
         self.packager.handle_outage(failing_since, self.clock.now());
     }
@@ -178,12 +179,14 @@ impl Broadcast {
 
     /// Whoever published is gone: everything received is listed, and the playlists stay open.
     pub(super) fn interrupt(&mut self) {
+        self.tell_outage();
         self.packager.interrupt(self.clock.now());
         self.pass_on();
     }
 
     /// It is over: everything received is listed, and the playlists end.
     pub(super) fn close(&mut self) {
+        self.tell_outage();
         self.packager.finish(self.clock.now());
         self.pass_on();
     }
@@ -202,6 +205,7 @@ impl Broadcast {
 
     /// Does what is due.
     pub(super) fn handle_time(&mut self) {
+        self.tell_outage();
         self.packager.handle_time(self.clock.now());
     }
 

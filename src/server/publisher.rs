@@ -288,6 +288,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
     }
 
     async fn handle_events(&mut self, stop: &Stop) {
+        if let Some(live) = &mut self.live {
+            live.broadcast.tell_outage();
+        }
         while let Some(event) = self.connection.poll_event() {
             match event {
                 Event::Connect(connect) => {

@@ -31,6 +31,8 @@ const LARGE_BATCH_BYTES: usize = 128 << 10;
 const ACTION_BYTES: usize = 256;
 /// How long after a failure the next try comes.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// A store that takes longer for a playlist does not answer.
+const STALLED_AFTER: Duration = Duration::from_millis(250);
 /// For how long from the first failure nothing is given up. After that each action gets one try.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long after the last failure the trouble is over, and the next one another.
@@ -177,11 +179,13 @@ impl Writer {
         std::mem::take(&mut self.has_vanished)
     }
 
-    /// Since when there is trouble, while playlists wait because of it.
-    pub(super) fn failing_since(&self) -> Option<Instant> {
+    /// Since when playlists wait for a store that fails, or does not answer.
+    pub(super) fn failing_since(&mut self) -> Option<Instant> {
+        self.look();
         let is_trouble = self.trouble.as_ref().is_some_and(|trouble| !trouble.is_healed);
+        let since = self.playlists_wait_since.filter(|since| is_trouble || since.elapsed() > STALLED_AFTER)?;
         // What left a playlist did so a moment before that was queued.
-        self.playlists_wait_since.filter(|_| is_trouble).map(|since| since.checked_sub(RETRY_AFTER).unwrap_or(since))
+        Some(since.checked_sub(RETRY_AFTER).unwrap_or(since))
     }
 
     /// Everything is done.
@@ -223,13 +227,7 @@ impl Writer {
 
     /// Starts to perform what is queued, unless something is in flight.
     pub(super) fn start(&mut self) {
-        if let Some(in_flight) = &mut self.in_flight {
-            match in_flight.try_recv() {
-                Ok(outcome) => self.finish_batch(Some(outcome)),
-                Err(oneshot::error::TryRecvError::Closed) => self.finish_batch(None),
-                Err(oneshot::error::TryRecvError::Empty) => return,
-            }
-        }
+        self.look();
         if self.queue.is_empty() || self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.retry_at) {
             return;
         }
@@ -248,6 +246,16 @@ impl Writer {
                 has_failed.notify_one();
             }
         });
+    }
+
+    /// Takes account of the batch in flight, if it is done.
+    fn look(&mut self) {
+        let Some(in_flight) = &mut self.in_flight else { return };
+        match in_flight.try_recv() {
+            Ok(outcome) => self.finish_batch(Some(outcome)),
+            Err(oneshot::error::TryRecvError::Closed) => self.finish_batch(None),
+            Err(oneshot::error::TryRecvError::Empty) => {}
+        }
     }
 
     /// Takes account of a batch that is done; of one that panicked, which has been reported, there is no outcome.
