@@ -169,7 +169,7 @@ impl Broadcast {
     /// Whether there is something left to do, now or later.
     fn is_unfinished(&mut self) -> bool {
         self.tell_outage();
-        self.due().is_some() || !self.writer.is_idle()
+        self.due().is_some() || !self.writer.is_idle() || self.writer.has_undeleted()
     }
 
     /// Whether the disk is too far behind to take more.

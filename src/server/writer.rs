@@ -41,6 +41,10 @@ const CALM: Duration = Duration::from_secs(30);
 const MOST_LOG_LINES: u32 = 8;
 /// How long a broadcast that ends waits for its store at most.
 const SETTLE_WITHIN: Duration = Duration::from_secs(8);
+/// Objects that could not be deleted and are remembered: as many as two renditions may have left behind.
+const MOST_UNDELETED: usize = 2_048;
+/// How long such an object waits for the next try at most; at first it is [`CALM`].
+const LONGEST_DELETE_PAUSE: Duration = Duration::from_secs(3_600);
 /// Lost objects that are remembered, until no more of them can be on the way.
 const MOST_LOST: usize = 64;
 
@@ -59,6 +63,10 @@ pub(super) struct Writer {
     /// Since when there was always a playlist queued or in flight.
     playlists_wait_since: Option<Instant>,
     trouble: Option<Trouble>,
+    /// What could not be deleted, and when it is tried again.
+    undeleted: Vec<Key>,
+    delete_at: Option<Instant>,
+    delete_pause: Duration,
     /// Segments that are not whole and never will be, the oldest first.
     lost: VecDeque<Key>,
     /// Those of which the core has not been told.
@@ -133,6 +141,9 @@ impl Writer {
             in_flight_bytes: 0,
             playlists_wait_since: None,
             trouble: None,
+            undeleted: Vec::new(),
+            delete_at: None,
+            delete_pause: CALM,
             lost: VecDeque::new(),
             untold: Vec::new(),
             has_vanished: false,
@@ -188,9 +199,14 @@ impl Writer {
         Some(since.checked_sub(RETRY_AFTER).unwrap_or(since))
     }
 
-    /// Everything is done.
+    /// Everything is done, but for what could not be deleted.
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_none() && self.queue.is_empty()
+    }
+
+    /// Whether something could not be deleted, which is tried again.
+    pub(super) fn has_undeleted(&self) -> bool {
+        !self.undeleted.is_empty()
     }
 
     /// Until when a broadcast that ends now waits for its store.
@@ -212,6 +228,9 @@ impl Writer {
         } else if let Some(trouble) = self.trouble.as_ref().filter(|_| !self.queue.is_empty()) {
             sleep_until(trouble.retry_at).await;
             self.start();
+        } else if let Some(at) = self.delete_at {
+            sleep_until(at).await;
+            self.start();
         } else {
             std::future::pending().await
         }
@@ -228,6 +247,7 @@ impl Writer {
     /// Starts to perform what is queued, unless something is in flight.
     pub(super) fn start(&mut self) {
         self.look();
+        self.queue_undeleted();
         if self.queue.is_empty() || self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.retry_at) {
             return;
         }
@@ -366,7 +386,21 @@ impl Writer {
             }
         }
         // Removes the temporary file; if that fails too, it is at least never renamed.
-        let _ = store.perform(&Action::Delete { key: action.key().clone() });
+        if store.perform(&Action::Delete { key: action.key().clone() }).is_err()
+            && self.undeleted.len() < MOST_UNDELETED
+        {
+            self.undeleted.push(action.key().clone());
+            self.delete_at.get_or_insert(now + self.delete_pause);
+        }
+    }
+
+    /// Has what could not be deleted tried again, once it is time.
+    fn queue_undeleted(&mut self) {
+        if self.delete_at.take_if(|at| Instant::now() >= *at).is_some() {
+            self.delete_pause = (self.delete_pause * 2).min(LONGEST_DELETE_PAUSE);
+            self.queue.extend(self.undeleted.drain(..).map(|key| Action::Delete { key }));
+            self.queued_bytes = self.queue.iter().map(cost).sum();
+        }
     }
 
     /// Whether an action is about a lost segment, or would list one that the core believes to be whole.
@@ -603,6 +637,24 @@ mod tests {
         told.lock().unwrap().failures = 0;
         settle(&mut writer).await;
         assert_eq!(done(&told), ["put l/a/~1/m.m3u8 new", "delete l/a/~1/0.m4s"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_deleted_holds_up_nothing_and_is_tried_again_later() {
+        let (mut writer, told) = writer(usize::MAX);
+        writer.push(Action::Delete { key: key("0.m4s") });
+        settle(&mut writer).await;
+        assert!(writer.has_undeleted());
+        told.lock().unwrap().failures = 0;
+        writer.push(put("1.m4s", ObjectKind::Segment, "a"));
+        settle(&mut writer).await;
+        assert_eq!(done(&told), ["put l/a/~1/1.m4s a"]);
+        let start = Instant::now();
+        while writer.has_undeleted() || !writer.is_idle() {
+            writer.progress().await;
+        }
+        assert_eq!(done(&told), ["put l/a/~1/1.m4s a", "delete l/a/~1/0.m4s"]);
+        assert!(start.elapsed() <= CALM, "{:?}", start.elapsed());
     }
 
     #[test]

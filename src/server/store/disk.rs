@@ -182,8 +182,11 @@ impl DiskStore {
     fn delete(&mut self, key: &Key) -> io::Result<()> {
         self.operations.check("remove")?;
         self.renamed.take_if(|renamed| renamed == key);
-        if let Some(partial) = self.partial.remove(key) {
+        if let Some(partial) = self.partial.get_mut(key) {
+            // Should it stay for now, it is never completed.
+            partial.is_torn = true;
             remove_file(&partial.path)?;
+            self.partial.remove(key);
         }
         remove_file(&self.path(key))
     }
@@ -371,6 +374,22 @@ mod tests {
         store.put(&key("a"), &body(&["x"])).unwrap();
         store.append(&key("a"), &body(&["y"])).unwrap();
         store.delete(&key("a")).unwrap();
+        store.delete(&key("a")).unwrap();
+        assert_eq!(fs::read_dir(folder.path().join("live/a")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_was_appended_and_could_not_be_deleted_can_be_deleted_later() {
+        let (folder, mut store) = store();
+        let temporary = folder.path().join("live/a/.index.m3u8.tmp");
+        store.append(&key("a"), &body(&["x"])).unwrap();
+        // A folder in the way: it cannot be removed as a file.
+        fs::rename(&temporary, folder.path().join("away")).unwrap();
+        fs::create_dir(&temporary).unwrap();
+        assert!(store.delete(&key("a")).is_err());
+        fs::remove_dir(&temporary).unwrap();
+        fs::rename(folder.path().join("away"), &temporary).unwrap();
+        assert!(Torn::is(&store.put(&key("a"), &body(&["y"])).unwrap_err()));
         store.delete(&key("a")).unwrap();
         assert_eq!(fs::read_dir(folder.path().join("live/a")).unwrap().count(), 0);
     }
