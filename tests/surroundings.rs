@@ -394,7 +394,11 @@ fn p14_rubbish_and_links_in_the_folder_are_left_alone() {
     before.remove(&out.join("live/steady/.index.m3u8.tmp"));
 
     let server = Server::start_in(folder, &["--grace", "1s"]);
-    assert_goes_on(&server, |_| {});
+    assert_goes_on(&server, |address| {
+        let mut linked = Peer::publishing(address, "live", "linked");
+        send_films(&mut linked, 10, |elapsed| elapsed > Duration::from_secs(1));
+        linked.send(&peer::goodbye());
+    });
     let after = of(server.folder());
     for (path, content) in &before {
         assert_eq!(after.get(path), Some(content), "{}", path.display());
