@@ -20,6 +20,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::store::{MakeStore, Store, Torn};
+use super::undeleted::Undeleted;
 use super::work_queue::WorkQueue;
 use crate::action::{Action, Key, ObjectKind};
 
@@ -41,10 +42,6 @@ const CALM: Duration = Duration::from_secs(30);
 const MOST_LOG_LINES: u32 = 8;
 /// How long a broadcast that ends waits for its store at most.
 const SETTLE_WITHIN: Duration = Duration::from_secs(8);
-/// Objects that could not be deleted and are remembered: as many as two renditions may have left behind.
-const MOST_UNDELETED: usize = 2_048;
-/// How long such an object waits for the next try at most; at first it is [`CALM`].
-const LONGEST_DELETE_PAUSE: Duration = Duration::from_secs(3_600);
 /// Lost objects that are remembered, until no more of them can be on the way.
 const MOST_LOST: usize = 64;
 
@@ -63,10 +60,7 @@ pub(super) struct Writer {
     /// Since when there was always a playlist queued or in flight.
     playlists_wait_since: Option<Instant>,
     trouble: Option<Trouble>,
-    /// What could not be deleted, and when it is tried again.
-    undeleted: Vec<Key>,
-    delete_at: Option<Instant>,
-    delete_pause: Duration,
+    undeleted: Undeleted,
     /// Segments that are not whole and never will be, the oldest first.
     lost: VecDeque<Key>,
     /// Those of which the core has not been told.
@@ -141,9 +135,7 @@ impl Writer {
             in_flight_bytes: 0,
             playlists_wait_since: None,
             trouble: None,
-            undeleted: Vec::new(),
-            delete_at: None,
-            delete_pause: CALM,
+            undeleted: Undeleted::new(),
             lost: VecDeque::new(),
             untold: Vec::new(),
             has_vanished: false,
@@ -228,7 +220,7 @@ impl Writer {
         } else if let Some(trouble) = self.trouble.as_ref().filter(|_| !self.queue.is_empty()) {
             sleep_until(trouble.retry_at).await;
             self.start();
-        } else if let Some(at) = self.delete_at {
+        } else if let Some(at) = self.undeleted.at() {
             sleep_until(at).await;
             self.start();
         } else {
@@ -247,7 +239,10 @@ impl Writer {
     /// Starts to perform what is queued, unless something is in flight.
     pub(super) fn start(&mut self) {
         self.look();
-        self.queue_undeleted();
+        for action in self.undeleted.take_due() {
+            self.queued_bytes += cost(&action);
+            self.queue.push_back(action);
+        }
         if self.queue.is_empty() || self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.retry_at) {
             return;
         }
@@ -386,20 +381,8 @@ impl Writer {
             }
         }
         // Removes the temporary file; if that fails too, it is at least never renamed.
-        if store.perform(&Action::Delete { key: action.key().clone() }).is_err()
-            && self.undeleted.len() < MOST_UNDELETED
-        {
-            self.undeleted.push(action.key().clone());
-            self.delete_at.get_or_insert(now + self.delete_pause);
-        }
-    }
-
-    /// Has what could not be deleted tried again, once it is time.
-    fn queue_undeleted(&mut self) {
-        if self.delete_at.take_if(|at| Instant::now() >= *at).is_some() {
-            self.delete_pause = (self.delete_pause * 2).min(LONGEST_DELETE_PAUSE);
-            self.queue.extend(self.undeleted.drain(..).map(|key| Action::Delete { key }));
-            self.queued_bytes = self.queue.iter().map(cost).sum();
+        if store.perform(&Action::Delete { key: action.key().clone() }).is_err() {
+            self.undeleted.add(action.key().clone(), now);
         }
     }
 
