@@ -16,6 +16,10 @@ use upscope::config::{Config, Given, LogFormat, LogLevel, OPTIONS, variable};
 use upscope::inspect;
 use upscope::server::{Server, WhenTaken, auth, demo};
 
+/// glibc's keeps most of what many publishers had, long after they have gone.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// The command line or the configuration is wrong.
 const USAGE: u8 = 2;
 /// How long work on other threads (a stalled disk) may hold up the end of the process.

@@ -414,6 +414,21 @@ fn p8_a_publisher_is_back_a_fifth_of_a_second_after_a_reset() {
     opened(server.address(), &peer::opening("live", "phone"));
 }
 
+#[test]
+fn p8_a_publisher_is_back_at_once_after_its_connection_broke() {
+    let server = Server::start();
+    let few: Vec<u8> = peer::film().iter().take(100).flat_map(media).collect();
+    for round in 0..20 {
+        let mut peer = opened(server.address(), &peer::opening("live", "phone"));
+        peer.send(&few);
+        // Long enough that it is looked at by the beat.
+        thread::sleep(Duration::from_millis(120 + round));
+        let linger = if round % 2 == 0 { Some(Duration::ZERO) } else { None };
+        socket2::SockRef::from(&peer.socket).set_linger(linger).unwrap();
+        drop(peer);
+    }
+}
+
 /// A video message and the audio messages before it, chunk by chunk in turn.
 fn interleave(tags: &[&FilmTag]) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -264,6 +264,48 @@ fn p12_sigterm_and_sigint_end_all_within_1_s_and_no_media_is_lost() {
     }
 }
 
+#[test]
+fn p13_a_folder_that_takes_nothing_for_8_s_costs_no_publisher_and_at_most_10_log_lines() {
+    const SEGMENT: Duration = Duration::from_secs(2);
+    let mut server = Server::start();
+    let is_over = AtomicBool::new(false);
+    let mut peer = Peer::publishing(server.address(), "live", "a");
+    let live = server.folder().join("live");
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| send_films(&mut peer, 1, |_| is_over.load(Ordering::Relaxed)));
+        let over = Over(&is_over);
+        thread::sleep(Duration::from_secs(5));
+        // A file in the place of the folder: nothing can be opened, made or renamed there.
+        fs::rename(&live, server.folder().join("away")).unwrap();
+        fs::write(&live, "in the way").unwrap();
+        thread::sleep(Duration::from_secs(8));
+        fs::remove_file(&live).unwrap();
+        let start = Instant::now();
+        let is_media = |path: &PathBuf| path.starts_with(&live) && path.ends_with("video.m3u8") && lists_media(path);
+        let is_back = || files(server.folder()).iter().any(is_media);
+        while !is_back() {
+            assert!(start.elapsed() < 2 * SEGMENT, "{}", server.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+        drop(over);
+        sender.join().unwrap();
+    });
+    peer.send(&peer::goodbye());
+    Output::await_end(&index(&server, "a"));
+    let log = server.log();
+    assert!(log.contains("is lost, and becomes a gap") && log.contains("writing works again"), "{log}");
+    let lines = log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+    assert!(lines.count() <= 10, "{log}");
+}
+
+/// Whether the last segment that a playlist lists is no gap.
+fn lists_media(playlist: &Path) -> bool {
+    let text = fs::read_to_string(playlist).unwrap_or_default();
+    text.rsplit("#EXT-X-PROGRAM-DATE-TIME")
+        .next()
+        .is_some_and(|last| last.contains(".mp4") && !last.contains("#EXT-X-GAP"))
+}
+
 /// A stream goes on while `disturb` does something to the server: it loses nothing, and no number.
 fn assert_goes_on(server: &Server, disturb: impl FnOnce(SocketAddr)) {
     let is_over = AtomicBool::new(false);
@@ -394,7 +436,11 @@ fn p14_rubbish_and_links_in_the_folder_are_left_alone() {
     before.remove(&out.join("live/steady/.index.m3u8.tmp"));
 
     let server = Server::start_in(folder, &["--grace", "1s"]);
-    assert_goes_on(&server, |_| {});
+    assert_goes_on(&server, |address| {
+        let mut linked = Peer::publishing(address, "live", "linked");
+        send_films(&mut linked, 10, |elapsed| elapsed > Duration::from_secs(1));
+        linked.send(&peer::goodbye());
+    });
     let after = of(server.folder());
     for (path, content) in &before {
         assert_eq!(after.get(path), Some(content), "{}", path.display());

@@ -146,7 +146,8 @@ impl Broadcast {
         std::mem::take(&mut self.left_out)
     }
 
-    fn tell_outage(&mut self) {
+    /// Tells the packager whether viewers see its playlists now. Before anything that has it delete what has left them.
+    pub(super) fn tell_outage(&mut self) {
         let failing_since = self.writer.failing_since().map(|instant| self.clock.monotonic(instant));
         if self.is_failing || failing_since.is_some() {
             self.is_failing = failing_since.is_some();
@@ -176,7 +177,7 @@ impl Broadcast {
     /// Whether there is something left to do, now or later.
     fn is_unfinished(&mut self) -> bool {
         self.tell_outage();
-        self.due().is_some() || !self.writer.is_idle()
+        self.due().is_some() || !self.writer.is_idle() || self.writer.has_undeleted()
     }
 
     /// Whether the disk is too far behind to take more.
@@ -186,12 +187,14 @@ impl Broadcast {
 
     /// Whoever published is gone: everything received is listed, and the playlists stay open.
     pub(super) fn interrupt(&mut self) {
+        self.tell_outage();
         self.packager.interrupt(self.clock.now());
         self.pass_on();
     }
 
     /// It is over: everything received is listed, and the playlists end.
     pub(super) fn close(&mut self) {
+        self.tell_outage();
         self.packager.finish(self.clock.now());
         self.pass_on();
     }
@@ -210,6 +213,7 @@ impl Broadcast {
 
     /// Does what is due.
     pub(super) fn handle_time(&mut self) {
+        self.tell_outage();
         self.packager.handle_time(self.clock.now());
     }
 

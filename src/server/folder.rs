@@ -125,8 +125,10 @@ pub(super) fn last_change(folder: &Path) -> Option<SystemTime> {
 
 /// The beginning of a file; what is behind a link is not ours.
 pub(super) fn read_file(path: &Path, most_bytes: u64) -> Option<Bytes> {
-    let is_file = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
-    let file = File::open(path).ok().filter(|_| is_file)?;
+    if !fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return None;
+    }
+    let file = File::open(path).ok()?;
     let mut bytes = Vec::new();
     file.take(most_bytes).read_to_end(&mut bytes).ok()?;
     Some(bytes.into())

@@ -40,6 +40,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod undeleted;
 mod watch;
 mod wire;
 mod work_queue;

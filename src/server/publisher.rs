@@ -23,7 +23,7 @@ use super::auth::{Grant, Wish};
 use super::broadcast::{self, Broadcast, printable, source};
 use super::ending::Ending;
 use super::limits::{Admission, Bitrate, Configurations, Reached};
-use super::registry::{Claim, Request, Taken};
+use super::registry::{Call, Claim, Taken};
 use super::socket::Pace;
 use super::stop::Stop;
 use super::wire::{MOST_UNSENT_BYTES, Wire};
@@ -39,7 +39,8 @@ pub(super) const SILENCE: Duration = Duration::from_secs(15);
 const SIGN_OF_LIFE_BYTES: u64 = 16 << 10;
 /// How long a peer may take to read our last words.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-/// What is still read from a socket when the server stops, in bytes: what the system had received for us.
+/// What is still read from a socket when the server stops, or somebody else wants the name, in bytes: what the system had
+/// received for us.
 const LAST_BYTES: u64 = 8 << 20;
 /// How many pieces a connection is read before the next one's turn.
 const PIECES_IN_A_ROW: u32 = 8;
@@ -131,8 +132,8 @@ struct Session<'a, S> {
 enum Woken {
     /// So many bytes have come, or none will.
     Received(io::Result<usize>),
-    /// Somebody else has taken the name.
-    Asked(Request<Box<Broadcast>>),
+    /// Somebody else has taken the name, or wants it.
+    Called(Call<Box<Broadcast>>),
     /// The disk has got on, or it is time for something.
     Due,
     /// All has to stop.
@@ -204,8 +205,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                     return Poll::Ready(received);
                 }
                 if let Some(Live { broadcast, claim, .. }) = live {
-                    if let Poll::Ready(by) = claim.poll_asked(cx) {
-                        return Poll::Ready(Woken::Asked(by));
+                    if let Poll::Ready(call) = claim.poll_called(cx) {
+                        return Poll::Ready(Woken::Called(call));
                     }
                     if broadcast.poll_progress(cx).is_ready() {
                         return Poll::Ready(Woken::Due);
@@ -237,7 +238,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                     return Ending::Limit(Reached::UnreadReplies(MOST_UNSENT_BYTES));
                 }
                 Woken::Received(Err(error)) => return Ending::Broken(error),
-                Woken::Asked(by) => return Ending::TakenOver(by),
+                Woken::Called(Call::Taken(by)) => return Ending::TakenOver(by),
+                Woken::Called(Call::Wanted) => {
+                    if let Some(ending) = self.look(stop).await {
+                        return ending;
+                    }
+                }
                 Woken::Due => {}
                 Woken::Stopped => {
                     self.receive_last().await;
@@ -261,6 +267,32 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         }
     }
 
+    /// Somebody wants the name: all that has come is read, for the publisher may be gone.
+    async fn look(&mut self, stop: &Stop) -> Option<Ending> {
+        let until = self.wire.received() + LAST_BYTES;
+        while self.wire.received() < until && self.live.as_ref().is_some_and(|live| !live.broadcast.is_behind()) {
+            let Self { wire, connection, .. } = self;
+            let mut handled = Ok(());
+            match wire.receive_ready(|bytes| handled = connection.handle_bytes(bytes)).await {
+                Ok(None) => break,
+                Ok(Some(0)) => return Some(Ending::Closed),
+                Ok(Some(_)) => {}
+                Err(error) => return Some(Ending::Broken(error)),
+            }
+            let now = Instant::now();
+            self.live.iter().for_each(|live| live.claim.mark_heard(now));
+            self.handle_events(stop, now).await;
+            if let Err(error) = handled {
+                return Some(Ending::Protocol(error));
+            }
+            if let Some(ending) = self.handle_time(true, now) {
+                return Some(ending);
+            }
+        }
+        self.live.iter().for_each(|live| live.claim.mark_looked());
+        None
+    }
+
     /// What has come before the word to stop is part of the broadcast.
     async fn receive_last(&mut self) {
         let until = self.wire.received() + LAST_BYTES;
@@ -275,7 +307,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                     self.handle_media(&message, received_at);
                 }
             }
-            if !matches!(received, Ok(1..)) || handled.is_err() {
+            if !matches!(received, Ok(Some(1..))) || handled.is_err() {
                 break;
             }
         }
@@ -320,6 +352,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
     }
 
     async fn handle_events(&mut self, stop: &Stop, now: Instant) {
+        if let Some(live) = &mut self.live {
+            live.broadcast.tell_outage();
+        }
         let mut received_at = self.context.clock.moment(now);
         while let Some(event) = self.connection.poll_event() {
             match event {
@@ -403,7 +438,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             Ok(grant) => grant,
             Err((code, reason)) => return self.refuse(&publish, code, &reason),
         };
-        let (claim, handover) = match self.context.registry.claim(&name, credential) {
+        let (claim, handover) = match self.context.registry.claim_if_gone(&name, credential).await {
             Ok(claimed) => claimed,
             Err(Taken) => {
                 return self.refuse(&publish, BAD_NAME, &format!("{name} is already being published"));

@@ -9,19 +9,20 @@
 //! ```
 //!
 //! A name is claimed before any file of it is touched. A [`Claim`] that is dropped, by a panic too, frees its name. Whoever
-//! held it is asked to hand on what there is, and may still write until he answers. Knows nothing of connections or files:
-//! what is handed over is any `T`.
+//! held it is asked to hand on what there is, and may still write until he answers. Who wants a live name has its holder look
+//! first whether its publisher is still there: that a connection broke may not have been read yet. Knows nothing of
+//! connections or files: what is handed over is any `T`.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout};
 
 use super::auth::Credential;
 use crate::action::StreamName;
@@ -29,6 +30,9 @@ use crate::config::OnDuplicate;
 
 /// A live publisher that was not heard for longer is not there any more, if somebody else wants the name.
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(3);
+
+/// How long the holder of a name may take to look whether its publisher is still there.
+const LOOK_WITHIN: Duration = Duration::from_millis(500);
 
 /// All names that are held or offered.
 #[derive(Debug)]
@@ -49,6 +53,7 @@ struct Holder<T> {
     id: u64,
     credential: Credential,
     heard: Arc<Heard>,
+    attention: Arc<Attention>,
     /// It belongs to its publisher, and is not offered.
     is_live: bool,
     /// Where to ask for what is handed on.
@@ -62,6 +67,51 @@ struct Heard(AtomicU64);
 impl Heard {
     /// Nobody can be heard: we do not listen.
     const NOT_LISTENING: u64 = u64::MAX;
+}
+
+/// Between the holder of a name and those who want it.
+#[derive(Debug, Default)]
+struct Attention {
+    wanted: Mutex<Wanted>,
+    /// The publisher is still there, or its name is not its own any more.
+    has_looked: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    /// Somebody wants the name.
+    is_wanted: bool,
+    /// Whom to tell.
+    holder: Option<Waker>,
+}
+
+impl Attention {
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn want(&self) {
+        let mut wanted = self.lock();
+        wanted.is_wanted = true;
+        let holder = wanted.holder.take();
+        drop(wanted);
+        if let Some(holder) = holder {
+            holder.wake();
+        }
+    }
+
+    /// Whether somebody has wanted the name since this was last asked.
+    fn poll_wanted(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut wanted = self.lock();
+        if std::mem::take(&mut wanted.is_wanted) {
+            return Poll::Ready(());
+        }
+        match &mut wanted.holder {
+            Some(holder) => holder.clone_from(cx.waker()),
+            None => wanted.holder = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
 }
 
 /// Somebody else is publishing under this name.
@@ -95,6 +145,29 @@ impl<T> Registry<T> {
         Ok((claim, handover))
     }
 
+    /// As [`claim`](Self::claim), once the holder has seen whether its publisher is still there.
+    pub(super) async fn claim_if_gone(
+        self: &Arc<Self>,
+        name: &StreamName,
+        credential: Credential,
+    ) -> Result<(Claim<T>, Option<Handover<T>>), Taken> {
+        if let Some(attention) = self.in_the_way(name, &credential) {
+            let mut has_looked = pin!(attention.has_looked.notified());
+            has_looked.as_mut().enable();
+            attention.want();
+            // A holder that is busy for so long is there.
+            let _ = timeout(LOOK_WITHIN, has_looked).await;
+        }
+        self.claim(name, credential)
+    }
+
+    /// How to reach the holder that keeps `credential` from a name.
+    fn in_the_way(&self, name: &StreamName, credential: &Credential) -> Option<Arc<Attention>> {
+        let names = self.lock();
+        let holder = names.holders.get(name).filter(|holder| holder.is_live)?;
+        (!self.has_to_give_way(holder, credential)).then(|| Arc::clone(&holder.attention))
+    }
+
     /// Offers a name that nobody holds or offers.
     pub(super) fn offer_free(self: &Arc<Self>, name: &StreamName) -> Option<Offer<T>> {
         let mut names = self.lock();
@@ -117,10 +190,12 @@ impl<T> Registry<T> {
         let id = names.next_id;
         names.next_id += 1;
         let heard = Arc::new(Heard(AtomicU64::new(self.millis(Instant::now()))));
+        let attention = Arc::new(Attention::default());
         let (ask, requests) = oneshot::channel();
-        let holder = Holder { id, credential, heard: Arc::clone(&heard), is_live, ask };
+        let holder =
+            Holder { id, credential, heard: Arc::clone(&heard), attention: Arc::clone(&attention), is_live, ask };
         let before = names.holders.insert(name.clone(), holder);
-        (Claim { registry: Arc::clone(self), name: name.clone(), id, heard, requests }, before)
+        (Claim { registry: Arc::clone(self), name: name.clone(), id, heard, attention, requests }, before)
     }
 
     fn has_to_give_way(&self, holder: &Holder<T>, to: &Credential) -> bool {
@@ -163,6 +238,7 @@ pub(super) struct Claim<T> {
     name: StreamName,
     id: u64,
     heard: Arc<Heard>,
+    attention: Arc<Attention>,
     requests: oneshot::Receiver<Request<T>>,
 }
 
@@ -177,13 +253,18 @@ impl<T> Claim<T> {
         self.heard.0.store(Heard::NOT_LISTENING, Ordering::Relaxed);
     }
 
-    /// Whether somebody else has taken the name; not to be called again after he has.
-    pub(super) fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Request<T>> {
+    /// Whether somebody else has taken the name, or wants it; not to be called again after it was taken.
+    pub(super) fn poll_called(&mut self, cx: &mut Context<'_>) -> Poll<Call<T>> {
         match Pin::new(&mut self.requests).poll(cx) {
-            Poll::Ready(Ok(request)) => Poll::Ready(request),
+            Poll::Ready(Ok(request)) => Poll::Ready(Call::Taken(request)),
             // The sender lives in the registry as long as our claim does.
-            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(_)) | Poll::Pending => self.attention.poll_wanted(cx).map(|()| Call::Wanted),
         }
+    }
+
+    /// All that has come was read: the publisher is still there.
+    pub(super) fn mark_looked(&self) {
+        self.attention.has_looked.notify_waiters();
     }
 
     /// Lets the next publisher have the name, and ask for what is handed on.
@@ -191,6 +272,7 @@ impl<T> Claim<T> {
         if let Some(holder) = self.registry.lock().holders.get_mut(&self.name).filter(|holder| holder.id == self.id) {
             holder.is_live = false;
         }
+        self.attention.has_looked.notify_waiters();
         Offer(self)
     }
 }
@@ -201,7 +283,17 @@ impl<T> Drop for Claim<T> {
         if names.holders.get(&self.name).is_some_and(|holder| holder.id == self.id) {
             names.holders.remove(&self.name);
         }
+        self.attention.has_looked.notify_waiters();
     }
+}
+
+/// What others want of the one who holds a name.
+#[derive(Debug)]
+pub(super) enum Call<T> {
+    /// Somebody has taken the name.
+    Taken(Request<T>),
+    /// Somebody would take it, if the publisher is gone: see [`Claim::mark_looked`].
+    Wanted,
 }
 
 /// A name that the next publisher may have.
@@ -209,9 +301,13 @@ impl<T> Drop for Claim<T> {
 pub(super) struct Offer<T>(Claim<T>);
 
 impl<T> Offer<T> {
-    /// Waits until the next publisher has taken the name. Cancel safe; not to be called again after it has returned.
+    /// Waits until the next publisher has taken the name, as [`Claim::poll_called`].
     pub(super) async fn asked(&mut self) -> Request<T> {
-        poll_fn(|cx| self.0.poll_asked(cx)).await
+        loop {
+            if let Call::Taken(request) = poll_fn(|cx| self.0.poll_called(cx)).await {
+                return request;
+            }
+        }
     }
 
     /// Frees the name; what is returned came just before.
@@ -284,7 +380,8 @@ mod tests {
         let (mut first, _) = registry.claim(&name("a"), key(1)).unwrap();
         assert_eq!(registry.claim(&name("a"), key(2)).err(), Some(Taken));
         let (second, handover) = registry.claim(&name("a"), key(1)).unwrap();
-        poll_fn(|cx| first.poll_asked(cx)).await.answer(Some(7)).unwrap();
+        let Call::Taken(request) = poll_fn(|cx| first.poll_called(cx)).await else { panic!("it is taken") };
+        request.answer(Some(7)).unwrap();
         drop(first);
         assert_eq!(handover.unwrap().receive().await, Some(7));
 
@@ -306,6 +403,30 @@ mod tests {
         let _claim = registry.claim(&name("a"), Credential::Signed).unwrap();
         advance(SILENT_AFTER * 2).await;
         assert_eq!(registry.claim(&name("a"), Credential::Signed).err(), Some(Taken));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_a_name_looks_whether_its_publisher_is_there_when_somebody_wants_it() {
+        let registry = Registry::<u8>::new(OnDuplicate::Reject);
+        let (mut claim, _) = registry.claim(&name("a"), Credential::None).unwrap();
+        let want = || {
+            let registry = Arc::clone(&registry);
+            tokio::spawn(async move { registry.claim_if_gone(&name("a"), Credential::None).await.map(|_| ()) })
+        };
+        let start = Instant::now();
+        let refused = want();
+        assert!(matches!(poll_fn(|cx| claim.poll_called(cx)).await, Call::Wanted));
+        claim.mark_looked();
+        assert_eq!(refused.await.unwrap(), Err(Taken));
+        let let_in = want();
+        assert!(matches!(poll_fn(|cx| claim.poll_called(cx)).await, Call::Wanted));
+        let _offer = claim.offer();
+        assert_eq!(let_in.await.unwrap(), Ok(()));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+
+        let _busy = registry.claim(&name("a"), Credential::None).unwrap();
+        assert_eq!(want().await.unwrap(), Err(Taken));
+        assert_eq!(start.elapsed(), LOOK_WITHIN);
     }
 
     #[tokio::test]

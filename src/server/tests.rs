@@ -769,7 +769,8 @@ async fn broadcast_before_the_judge(
     let start = Instant::now();
     send_in_time(&mut client, 0, start).await;
     client.unpublish().await.unwrap();
-    sleep(Duration::from_secs(60)).await;
+    // Longer than anything stays, though it was listed a minute late.
+    sleep(Duration::from_secs(180)).await;
     drop(client);
     task.await.unwrap();
     let count = count.load(Ordering::Relaxed);
@@ -916,6 +917,32 @@ async fn p13_a_disk_that_takes_nothing_for_4_s_delays_and_what_is_listed_late_is
             if is_over { Ok(()) } else { Err(std::io::ErrorKind::StorageFull.into()) }
         };
         broadcast_before_the_judge(&format!("from operation {at} for 4 s"), fail).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p13_a_disk_that_does_not_answer_for_a_minute_deletes_late_what_it_listed_late() {
+    for at in (10..170).step_by(16) {
+        let (stall, mut stalled) = tokio::sync::mpsc::unbounded_channel();
+        let minute = tokio::spawn(async move {
+            let Some(release): Option<std::sync::mpsc::Sender<()>> = stalled.recv().await else { return };
+            // The clock stands still while an operation is on its way.
+            for _ in 0..600 {
+                tokio::time::advance(Duration::from_millis(100)).await;
+            }
+            drop(release);
+        });
+        let hang = move |operation| {
+            if operation == at {
+                let (release, released) = std::sync::mpsc::channel();
+                stall.send(release).unwrap();
+                // Until the sender is dropped.
+                let _ = released.recv();
+            }
+            Ok(())
+        };
+        broadcast_before_the_judge(&format!("operation {at} hangs"), hang).await;
+        assert!(minute.is_finished(), "operation {at} came");
     }
 }
 

@@ -92,15 +92,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// What has come and can be had without waiting, as [`poll_receive`](Self::poll_receive).
-    pub(super) async fn receive_ready(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<usize>
+    /// What has come and can be had without waiting, as [`poll_receive`](Self::poll_receive); `None` if nothing has.
+    pub(super) async fn receive_ready(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<Option<usize>>
     where
         S: Pace,
     {
         self.socket.hasten();
         poll_fn(|cx| match self.poll_take(cx, &mut take) {
-            Poll::Pending => Poll::Ready(Ok(0)),
-            ready => ready,
+            Poll::Pending => Poll::Ready(Ok(None)),
+            Poll::Ready(received) => Poll::Ready(received.map(Some)),
         })
         .await
     }
@@ -206,8 +206,10 @@ mod tests {
     async fn what_has_come_is_had_without_waiting() {
         let (socket, mut peer) = tokio::io::duplex(8);
         let mut wire = Wire::new(socket);
-        assert_eq!(wire.receive_ready(|_| {}).await.unwrap(), 0);
+        assert_eq!(wire.receive_ready(|_| {}).await.unwrap(), None);
         peer.write_all(b"x").await.unwrap();
-        assert_eq!(wire.receive_ready(|_| {}).await.unwrap(), 1);
+        assert_eq!(wire.receive_ready(|_| {}).await.unwrap(), Some(1));
+        drop(peer);
+        assert_eq!(wire.receive_ready(|_| {}).await.unwrap(), Some(0));
     }
 }

@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::landing::{Flight, Landing, Wanted};
 use super::store::{MakeStore, Store, Torn};
+use super::undeleted::Undeleted;
 use super::work_queue::WorkQueue;
 use crate::action::{Action, Key, ObjectKind};
 
@@ -33,6 +34,8 @@ const LARGE_BATCH_BYTES: usize = 128 << 10;
 const ACTION_BYTES: usize = 256;
 /// How long after a failure the next try comes.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// A store that takes longer for a playlist does not answer.
+const STALLED_AFTER: Duration = Duration::from_millis(250);
 /// For how long from the first failure nothing is given up. After that each action gets one try.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long after the last failure the trouble is over, and the next one another.
@@ -57,7 +60,10 @@ pub(super) struct Writer {
     in_flight_bytes: usize,
     /// Since when there was always a playlist queued or in flight.
     playlists_wait_since: Option<Instant>,
+    /// Since when they had waited for a store that has answered late, which was not told.
+    stalled_since: Option<Instant>,
     trouble: Option<Trouble>,
+    undeleted: Undeleted,
     /// Segments that are not whole and never will be, the oldest first.
     lost: VecDeque<Key>,
     /// Those of which the core has not been told.
@@ -130,7 +136,9 @@ impl Writer {
             queued_bytes: 0,
             in_flight_bytes: 0,
             playlists_wait_since: None,
+            stalled_since: None,
             trouble: None,
+            undeleted: Undeleted::new(),
             lost: VecDeque::new(),
             untold: Vec::new(),
             has_vanished: false,
@@ -177,16 +185,26 @@ impl Writer {
         std::mem::take(&mut self.has_vanished)
     }
 
-    /// Since when there is trouble, while playlists wait because of it.
-    pub(super) fn failing_since(&self) -> Option<Instant> {
+    /// Since when playlists wait for a store that fails, or does not answer.
+    pub(super) fn failing_since(&mut self) -> Option<Instant> {
+        self.look();
+        if let Some(since) = self.stalled_since.take() {
+            return Some(since.checked_sub(RETRY_AFTER).unwrap_or(since));
+        }
         let is_trouble = self.trouble.as_ref().is_some_and(|trouble| !trouble.is_healed);
+        let since = self.playlists_wait_since.filter(|since| is_trouble || since.elapsed() > STALLED_AFTER)?;
         // What left a playlist did so a moment before that was queued.
-        self.playlists_wait_since.filter(|_| is_trouble).map(|since| since.checked_sub(RETRY_AFTER).unwrap_or(since))
+        Some(since.checked_sub(RETRY_AFTER).unwrap_or(since))
     }
 
-    /// Everything is done.
+    /// Everything is done, but for what could not be deleted.
     pub(super) fn is_idle(&self) -> bool {
         self.store.is_some() && self.queue.is_empty()
+    }
+
+    /// Whether something could not be deleted, which is tried again.
+    pub(super) fn has_undeleted(&self) -> bool {
+        !self.undeleted.is_empty()
     }
 
     /// Until when a broadcast that ends now waits for its store.
@@ -229,15 +247,17 @@ impl Writer {
 
     /// When [`start`](Self::start) tries again what failed.
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        let trouble = self.trouble.as_ref().filter(|_| self.store.is_some() && !self.queue.is_empty());
-        trouble.map(|trouble| trouble.retry_at)
+        self.store.as_ref()?;
+        let trouble = self.trouble.as_ref().filter(|_| !self.queue.is_empty());
+        trouble.map(|trouble| trouble.retry_at).or_else(|| self.undeleted.at())
     }
 
     /// Starts to perform what is queued, unless something is in flight.
     pub(super) fn start(&mut self) {
-        if self.store.is_none() {
-            let Some(outcome) = self.landing.take() else { return };
-            self.finish_batch(outcome);
+        self.look();
+        for action in self.undeleted.take_due() {
+            self.queued_bytes += cost(&action);
+            self.queue.push_back(action);
         }
         if self.queue.is_empty() || self.trouble.as_ref().is_some_and(|trouble| Instant::now() < trouble.retry_at) {
             return;
@@ -252,7 +272,14 @@ impl Writer {
             flight.land(outcome, is_well);
         });
         // Where work may block it is done by now.
-        if let Some(outcome) = self.landing.take() {
+        self.look();
+    }
+
+    /// Takes account of the batch in flight, if it has landed.
+    fn look(&mut self) {
+        if self.store.is_none()
+            && let Some(outcome) = self.landing.take()
+        {
             self.finish_batch(outcome);
         }
     }
@@ -260,6 +287,7 @@ impl Writer {
     /// Takes account of a batch that has landed; of one that panicked, which has been reported, there is no outcome.
     fn finish_batch(&mut self, outcome: Option<Outcome>) {
         self.in_flight_bytes = 0;
+        self.stalled_since = self.playlists_wait_since.filter(|since| since.elapsed() > STALLED_AFTER);
         match outcome {
             Some(outcome) => self.take_back(outcome),
             // Its store is gone, and with it what was appended.
@@ -364,7 +392,9 @@ impl Writer {
             }
         }
         // Removes the temporary file; if that fails too, it is at least never renamed.
-        let _ = store.perform(&Action::Delete { key: action.key().clone() });
+        if store.perform(&Action::Delete { key: action.key().clone() }).is_err() {
+            self.undeleted.add(action.key().clone(), now);
+        }
     }
 
     /// Whether an action is about a lost segment, or would list one that the core believes to be whole.
@@ -601,6 +631,24 @@ mod tests {
         told.lock().unwrap().failures = 0;
         settle(&mut writer).await;
         assert_eq!(done(&told), ["put l/a/~1/m.m3u8 new", "delete l/a/~1/0.m4s"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_deleted_holds_up_nothing_and_is_tried_again_later() {
+        let (mut writer, told) = writer(usize::MAX);
+        writer.push(Action::Delete { key: key("0.m4s") });
+        settle(&mut writer).await;
+        assert!(writer.has_undeleted());
+        told.lock().unwrap().failures = 0;
+        writer.push(put("1.m4s", ObjectKind::Segment, "a"));
+        settle(&mut writer).await;
+        assert_eq!(done(&told), ["put l/a/~1/1.m4s a"]);
+        let start = Instant::now();
+        while writer.has_undeleted() || !writer.is_idle() {
+            writer.progress().await;
+        }
+        assert_eq!(done(&told), ["put l/a/~1/1.m4s a", "delete l/a/~1/0.m4s"]);
+        assert!(start.elapsed() <= CALM, "{:?}", start.elapsed());
     }
 
     #[test]

@@ -69,6 +69,9 @@ impl DiskStore {
     fn create(&mut self, path: &Path) -> io::Result<Partial> {
         let path = temporary(path)?;
         let folder = path.parent().ok_or(ErrorKind::InvalidInput)?;
+        if !self.folders.contains(folder) {
+            self.refuse_links(folder)?;
+        }
         let create = |operations: &Operations| {
             operations.check("open")?;
             OpenOptions::new().write(true).create_new(true).open(&path)
@@ -93,6 +96,16 @@ impl DiskStore {
         }?;
         self.folders.insert(folder.to_owned());
         Ok(Partial { file, path, bytes: 0, is_torn: false })
+    }
+
+    /// Where a link leads is not ours, though the link may lie in our folder.
+    fn refuse_links(&self, folder: &Path) -> io::Result<()> {
+        let mut ours = folder.ancestors().take_while(|above| *above != &*self.root);
+        let is_link = |above: &&Path| fs::symlink_metadata(above).is_ok_and(|metadata| metadata.is_symlink());
+        match ours.find(is_link) {
+            Some(link) => Err(io::Error::other(format!("{} is a symbolic link", link.display()))),
+            None => Ok(()),
+        }
     }
 
     /// All that was put is gone, and what is open has no name any more.
@@ -188,8 +201,11 @@ impl DiskStore {
         self.operations.check("remove")?;
         self.renamed.take_if(|renamed| renamed == key);
         if let Some(position) = self.find(key) {
-            let (_, partial) = self.partial.swap_remove(position);
+            let partial = &mut self.partial[position].1;
+            // Should it stay for now, it is never completed.
+            partial.is_torn = true;
             remove_file(&partial.path)?;
+            self.partial.swap_remove(position);
         }
         remove_file(&self.path(key))
     }
@@ -389,6 +405,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_appended_and_could_not_be_deleted_can_be_deleted_later() {
+        let (folder, mut store) = store();
+        let temporary = folder.path().join("live/a/.index.m3u8.tmp");
+        store.append(&key("a"), &body(&["x"])).unwrap();
+        // A folder in the way: it cannot be removed as a file.
+        fs::rename(&temporary, folder.path().join("away")).unwrap();
+        fs::create_dir(&temporary).unwrap();
+        assert!(store.delete(&key("a")).is_err());
+        fs::remove_dir(&temporary).unwrap();
+        fs::rename(folder.path().join("away"), &temporary).unwrap();
+        assert!(Torn::is(&store.put(&key("a"), &body(&["y"])).unwrap_err()));
+        store.delete(&key("a")).unwrap();
+        assert_eq!(fs::read_dir(folder.path().join("live/a")).unwrap().count(), 0);
+    }
+
+    #[test]
     fn a_store_that_is_dropped_leaves_no_temporary_file() {
         let (folder, mut store) = store();
         store.append(&key("a"), &body(&["x"])).unwrap();
@@ -406,6 +438,18 @@ mod tests {
         store.put(&key("a"), &body(&["x"])).unwrap();
         assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
         assert_eq!(fs::read_to_string(folder.path().join("live/a/index.m3u8")).unwrap(), "x");
+    }
+
+    #[test]
+    fn a_folder_that_is_a_link_is_not_followed() {
+        let (folder, mut store) = store();
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("live")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("live/a")).unwrap();
+        assert!(store.put(&key("a"), &body(&["x"])).unwrap_err().to_string().contains("symbolic link"));
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+        fs::remove_file(folder.path().join("live/a")).unwrap();
+        store.put(&key("a"), &body(&["x"])).unwrap();
     }
 
     #[test]
