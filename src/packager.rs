@@ -82,6 +82,9 @@ impl fmt::Display for Notice {
     }
 }
 
+/// The most items that a stage takes together: what came at once in many tiny messages would take much memory.
+const MOST_TOGETHER: usize = 64;
+
 /// The most notices of passed-over messages a broadcast gives.
 const MOST_PASSED_OVER: u64 = 10;
 
@@ -141,6 +144,9 @@ impl Packager {
             });
         }
         self.now = received_at;
+        if self.remuxer.waiting() >= MOST_TOGETHER {
+            self.pump();
+        }
     }
 
     /// Does what is due by now.

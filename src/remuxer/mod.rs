@@ -155,6 +155,11 @@ impl Remuxer {
         self.items.pop_front()
     }
 
+    /// How many items wait to be polled.
+    pub fn waiting(&self) -> usize {
+        self.items.len()
+    }
+
     /// How many [`Track`]s there have been, the same ones again among them.
     pub fn configurations(&self) -> u64 {
         self.configurations
