@@ -40,8 +40,10 @@ impl Assembly {
     pub(super) fn begin(&mut self, type_id: u8, length: usize) -> BytesMut {
         match self.blocks(type_id) {
             None => BytesMut::with_capacity(length.min(FIRST_BYTES)),
-            Some((_, block_bytes)) if length > block_bytes => BytesMut::with_capacity(length.min(LARGE_BYTES)),
-            Some((blocks, block_bytes)) => blocks.take(length, block_bytes),
+            Some((_, Sizes { block_bytes, .. })) if length > block_bytes => {
+                BytesMut::with_capacity(length.min(LARGE_BYTES))
+            }
+            Some((blocks, sizes)) => blocks.take(length, sizes),
         }
     }
 
@@ -78,11 +80,11 @@ impl Assembly {
         self.finish(type_id, body);
     }
 
-    /// The blocks of a kind, and how large they are.
-    fn blocks(&mut self, type_id: u8) -> Option<(&mut Blocks, usize)> {
+    /// The blocks of a kind, and how large and how many they are.
+    fn blocks(&mut self, type_id: u8) -> Option<(&mut Blocks, Sizes)> {
         match type_id {
-            type_id::AUDIO if self.takes_blocks => Some((&mut self.audio, AUDIO_BLOCK_BYTES)),
-            type_id::VIDEO if self.takes_blocks => Some((&mut self.video, VIDEO_BLOCK_BYTES)),
+            type_id::AUDIO if self.takes_blocks => Some((&mut self.audio, AUDIO)),
+            type_id::VIDEO if self.takes_blocks => Some((&mut self.video, VIDEO)),
             _ => None,
         }
     }
@@ -90,7 +92,7 @@ impl Assembly {
 
 impl Blocks {
     /// An empty buffer with room for a body.
-    fn take(&mut self, length: usize, block_bytes: usize) -> BytesMut {
+    fn take(&mut self, length: usize, Sizes { block_bytes, full_blocks }: Sizes) -> BytesMut {
         let mut block = mem::take(&mut self.spare);
         if block.capacity() >= length || block.try_reclaim(length) {
             return block;
@@ -101,19 +103,25 @@ impl Blocks {
             return block;
         }
         self.full.push_back(block);
-        if self.full.len() > FULL_BLOCKS {
+        if self.full.len() > full_blocks {
             self.full.pop_front();
         }
         BytesMut::with_capacity(block_bytes)
     }
 }
 
-/// About half a second of AAC.
-const AUDIO_BLOCK_BYTES: usize = 8 << 10;
-/// A sixteenth of a second of video at 4 Mbit/s, which is a frame or two.
-const VIDEO_BLOCK_BYTES: usize = 32 << 10;
-/// Full blocks of a kind that are kept for another turn.
-const FULL_BLOCKS: usize = 3;
+/// The blocks of a kind.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    block_bytes: usize,
+    /// Full blocks that are kept for another turn.
+    full_blocks: usize,
+}
+
+/// About half a second of AAC each; a whole segment of it is written at once.
+const AUDIO: Sizes = Sizes { block_bytes: 8 << 10, full_blocks: 3 };
+/// A sixteenth of a second of video at 4 Mbit/s each, which is a frame or two.
+const VIDEO: Sizes = Sizes { block_bytes: 32 << 10, full_blocks: 2 };
 /// Reserved for a body outside the blocks before its first byte.
 const FIRST_BYTES: usize = 256;
 /// Reserved for a body larger than a block: most key frames fit, so they do not move while they grow.
@@ -143,8 +151,8 @@ mod tests {
         let mut held = VecDeque::new();
         let mut blocks = std::collections::BTreeSet::new();
         for _ in 0..100 {
-            let mut body = assembly.begin(type_id::VIDEO, VIDEO_BLOCK_BYTES / 2);
-            Assembly::extend(&mut body, &[1; VIDEO_BLOCK_BYTES / 2], VIDEO_BLOCK_BYTES / 2);
+            let mut body = assembly.begin(type_id::VIDEO, VIDEO.block_bytes / 2);
+            Assembly::extend(&mut body, &[1; VIDEO.block_bytes / 2], VIDEO.block_bytes / 2);
             held.push_back(assembly.finish(type_id::VIDEO, &mut body));
             blocks.insert(held.back().map(|body| body.as_ptr().addr()));
             if held.len() > 2 {

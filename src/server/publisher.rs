@@ -238,11 +238,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                 }
                 Woken::Received(Err(error)) => return Ending::Broken(error),
                 Woken::Called(Call::Taken(by)) => return Ending::TakenOver(by),
-                Woken::Called(Call::Wanted) => {
-                    if let Some(ending) = self.look(stop).await {
-                        return ending;
-                    }
-                }
+                Woken::Called(Call::Wanted) => match self.look(stop).await {
+                    Some(ending) => return ending,
+                    None => continue,
+                },
                 Woken::Due => {}
                 Woken::Stopped => {
                     self.receive_last().await;
@@ -327,7 +326,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         if live.broadcast.due().is_some_and(|due| now >= due) {
             live.broadcast.handle_time();
         }
+        // Where this may block, a disk that stalls makes us deaf; the silence is not the publisher's.
+        let heard_at = live.claim.stop_listening();
         live.broadcast.pass_on();
+        let deaf = now.elapsed();
+        live.claim.listen_again(heard_at, deaf);
+        self.deadline += deaf;
         for words in live.broadcast.take_left_out() {
             self.connection.warn_publish(UNSUPPORTED, &words);
             while let Some(bytes) = self.connection.poll_output() {

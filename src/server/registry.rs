@@ -69,6 +69,10 @@ impl Heard {
     const NOT_LISTENING: u64 = u64::MAX;
 }
 
+/// When a publisher was heard, as [`Heard`] has it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeardAt(u64);
+
 /// Between the holder of a name and those who want it.
 #[derive(Debug, Default)]
 struct Attention {
@@ -248,9 +252,16 @@ impl<T> Claim<T> {
         self.heard.0.store(self.registry.millis(now), Ordering::Relaxed);
     }
 
-    /// From now until the next [`mark_heard`](Self::mark_heard), the silence is not the publisher's.
-    pub(super) fn stop_listening(&self) {
-        self.heard.0.store(Heard::NOT_LISTENING, Ordering::Relaxed);
+    /// From now until the next [`mark_heard`](Self::mark_heard) or [`listen_again`](Self::listen_again), the silence is not
+    /// the publisher's. Returns when it was heard.
+    pub(super) fn stop_listening(&self) -> HeardAt {
+        HeardAt(self.heard.0.swap(Heard::NOT_LISTENING, Ordering::Relaxed))
+    }
+
+    /// The publisher was heard at `heard_at`, and not listened to for a while.
+    pub(super) fn listen_again(&self, HeardAt(heard_ms): HeardAt, deaf: Duration) {
+        let deaf_ms = u64::try_from(deaf.as_millis()).unwrap_or(u64::MAX);
+        self.heard.0.store(heard_ms.saturating_add(deaf_ms), Ordering::Relaxed);
     }
 
     /// Whether somebody else has taken the name, or wants it; not to be called again after it was taken.

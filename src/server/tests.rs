@@ -61,7 +61,8 @@ impl House {
         let (socket, ours) = tokio::io::duplex(64 << 10);
         let peer: SocketAddr = peer.parse().unwrap();
         let admission = self.context.gate.enter(limits::Who::Broadcaster, peer.ip()).unwrap();
-        let task = tokio::spawn(publisher::serve(ours, peer, admission, Arc::clone(&self.context), self.stop.clone()));
+        let serve = publisher::serve(ours, peer, admission, Arc::clone(&self.context), self.stop.clone());
+        let task = tokio::spawn(self.context.work.run(serve));
         (socket, task)
     }
 
