@@ -8,8 +8,8 @@
 //!
 //! A publisher's task owns everything of its broadcast: the machines, the queue of actions, the claim of the name. When
 //! the connection breaks, the same task keeps the broadcast open for the publisher's return, and hands it over to the
-//! task of the connection that comes back. Nothing waits for anybody else: a stalled disk stops the reading of the
-//! socket of that publisher alone.
+//! task of the connection that comes back. Publishers' tasks run on the work queue, where each may block:
+//! nothing waits for anybody else, and a stalled disk stops the reading of the socket of that publisher alone.
 
 #![expect(
     clippy::disallowed_methods,

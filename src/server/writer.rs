@@ -1,8 +1,8 @@
 //! One publisher's way to its store: actions in order, in batches, at most one batch in flight.
 //!
-//! A batch is done on a thread for blocking work. While it is in flight, actions queue up; when they are too many, the
-//! publisher is to stop reading ([`Writer::is_full`]), which slows its encoder through TCP and nobody else. That a batch is
-//! done wakes its publisher only if something waits for it.
+//! A batch is done at once where this may block, as on the work queue, and otherwise sent there. While it is in flight,
+//! actions queue up; when they are too many, the publisher is to stop reading ([`Writer::is_full`]), which slows its
+//! encoder through TCP and nobody else. That a batch is done wakes its publisher only if something waits for it.
 //!
 //! When the store fails, its batch is tried again for a while. Then segments that still cannot be written are lost, which
 //! the core is told ([`Writer::take_lost`]) so that it lists gaps; headers and playlists wait until they can be written,
