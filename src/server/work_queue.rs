@@ -313,13 +313,15 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn work_is_done_in_order_by_one_thread() {
+    async fn work_that_is_not_much_is_done_in_order_by_one_thread() {
+        /// With what goes before and behind it, too little to share.
+        const NOT_MUCH: usize = MUCH - 3;
         let queue = WorkQueue::start();
         let (tell, told) = mpsc::channel();
         let (done, is_done) = oneshot::channel();
         let (release, released) = mpsc::channel::<()>();
         queue.push(false, move || released.recv().unwrap());
-        for number in 0..100 {
+        for number in 0..NOT_MUCH {
             let tell = tell.clone();
             queue.push(false, move || tell.send((number, std::thread::current().id())).unwrap());
         }
@@ -327,7 +329,7 @@ mod tests {
         release.send(()).unwrap();
         is_done.await.unwrap();
         let told: Vec<_> = told.try_iter().collect();
-        assert!(told.iter().map(|(number, _)| *number).eq(0..100));
+        assert!(told.iter().map(|(number, _)| *number).eq(0..NOT_MUCH));
         assert!(told.iter().all(|(_, thread)| *thread == told[0].1));
         tokio::time::sleep(STUCK_AFTER).await;
         assert!(queue.0.lock().threads.is_empty(), "nobody stays where there is no work");
@@ -335,15 +337,20 @@ mod tests {
 
     #[tokio::test]
     async fn large_work_does_not_wait_for_a_thread_that_rests() {
+        const TURNS: u32 = 100;
         let queue = WorkQueue::start();
-        let began = Instant::now();
-        const TURNS: u32 = 1_000;
-        for _ in 0..TURNS {
-            let (done, is_done) = oneshot::channel();
-            queue.push(true, move || done.send(()).unwrap());
-            is_done.await.unwrap();
+        // If it waited, no round would be faster, however busy the machine.
+        let mut fastest = Duration::MAX;
+        for _ in 0..10 {
+            let began = Instant::now();
+            for _ in 0..TURNS {
+                let (done, is_done) = oneshot::channel();
+                queue.push(true, move || done.send(()).unwrap());
+                is_done.await.unwrap();
+            }
+            fastest = fastest.min(began.elapsed());
         }
-        assert!(began.elapsed() < REST * TURNS, "{:?}", began.elapsed());
+        assert!(fastest < REST * TURNS, "{fastest:?}");
     }
 
     #[tokio::test]
