@@ -103,7 +103,7 @@ impl ChunkReader {
             Some((&first, rest)) if is_plain && (first >> 6, u32::from(first & 0x3f)) == (3, stream.id) => {
                 *input = rest;
                 self.position += 1;
-                self.chunk_left = self.chunk_bytes.min(stream.length() - stream.body.len());
+                self.chunk_left = self.chunk_bytes.min(stream.missing_bytes());
                 true
             }
             _ => false,
@@ -215,7 +215,7 @@ impl ChunkReader {
             stream.body = self.assembly.begin(stream.header.type_id, stream.length());
             stream.is_unfinished = true;
         }
-        self.chunk_left = self.chunk_bytes.min(stream.length() - stream.body.len());
+        self.chunk_left = self.chunk_bytes.min(stream.missing_bytes());
         Ok(())
     }
 
@@ -320,6 +320,11 @@ impl ChunkStream {
     /// Bytes of the last message, the unfinished one if there is one.
     fn length(&self) -> usize {
         usize::try_from(self.header.length).unwrap_or(usize::MAX)
+    }
+
+    /// Bytes that its message lacks.
+    fn missing_bytes(&self) -> usize {
+        self.length() - self.body.len()
     }
 
     /// Throws the unfinished message away and returns how many bytes it held.
