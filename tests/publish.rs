@@ -174,6 +174,10 @@ fn check_stream(run: &Run, stream: &Stream, output: &Output, findings: &mut Vec<
         }
     }
 
+    if let Some(more) = output.video_more.first() {
+        findings.push(format!("{} is one video rendition too many", more.uri));
+    }
+
     let audios: Vec<&Audio> = expected.iter().filter_map(|publish| publish.audio.as_ref()).collect();
     match (output.audio.first(), audios.is_empty()) {
         (Some(_), true) => findings.push("there is an audio rendition, and no audio was sent".into()),

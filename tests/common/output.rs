@@ -15,6 +15,8 @@ use super::playlist::{Entry, MediaPlaylist, Multivariant};
 pub(crate) struct Output {
     pub(crate) multivariant: Multivariant,
     pub(crate) video: Option<Rendition>,
+    /// Of the further video tracks (Enhanced RTMP multitrack).
+    pub(crate) video_more: Vec<Rendition>,
     /// The default one first.
     pub(crate) audio: Vec<Rendition>,
     /// Every file that a playlist names, and the playlists.
@@ -55,16 +57,16 @@ impl Output {
             }
         }
         let mut reached = BTreeSet::from([index.to_owned()]);
-        let (mut video, mut audio) = (None, Vec::new());
+        let (mut video, mut video_more, mut audio) = (None, Vec::new(), Vec::new());
         for uri in uris {
             let rendition = Rendition::read(&resolve(index, uri)?, uri, &mut reached)?;
             match rendition.kind()? {
                 Kind::Audio { .. } => audio.push(rendition),
                 Kind::Video { .. } if video.is_none() => video = Some(rendition),
-                Kind::Video { .. } => return Err("more than one video rendition".into()),
+                Kind::Video { .. } => video_more.push(rendition),
             }
         }
-        Ok(Self { multivariant, video, audio, reached })
+        Ok(Self { multivariant, video, video_more, audio, reached })
     }
 
     /// Reads it once all its playlists have ended.
@@ -81,7 +83,7 @@ impl Output {
 
     /// All its renditions.
     pub(crate) fn renditions(&self) -> impl Iterator<Item = &Rendition> {
-        self.video.iter().chain(&self.audio)
+        self.video.iter().chain(&self.video_more).chain(&self.audio)
     }
 }
 

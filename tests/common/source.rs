@@ -29,7 +29,8 @@ pub(crate) struct SourceTrack {
     pub(crate) before_first_key: usize,
     /// Messages without a NAL unit of a picture.
     pub(crate) without_slice: usize,
-    configuration: Option<Vec<u8>>,
+    /// The decoder configuration that was sent last.
+    pub(crate) configuration: Option<Vec<u8>>,
     nal_length_bytes: usize,
 }
 
