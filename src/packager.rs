@@ -1,5 +1,7 @@
 //! The stages joined: a publisher's tags in, actions out.
 
+mod foresight;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use crate::flv::{Tag, TagBody};
 use crate::hls::{Presentation, Resumed, Window};
 use crate::media::{Item, Moment, TrackKind};
 use crate::remuxer::{self, Dropped, Remuxer};
+use foresight::Foresight;
 
 /// How a broadcast is packaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,7 @@ pub struct Packager {
     tracks: Vec<String>,
     has_said_start: bool,
     totals: Totals,
+    foresight: Foresight,
     /// When the last input came.
     now: Moment,
 }
@@ -101,6 +105,7 @@ impl Packager {
             tracks: Vec::new(),
             has_said_start: false,
             totals: Totals::default(),
+            foresight: Foresight::default(),
             now: began,
         }
     }
@@ -125,6 +130,7 @@ impl Packager {
             tracks: Vec::new(),
             has_said_start: false,
             totals: Totals::default(),
+            foresight: Foresight::default(),
             now,
         }
     }
@@ -184,6 +190,12 @@ impl Packager {
         self.presentation.deadline()
     }
 
+    /// Until when nothing that comes can end a segment, on the monotonic clock, as far as can be foreseen: it may wait, and
+    /// viewers see nothing of that. `None` if a segment may end any time.
+    pub fn quiet_until(&self) -> Option<Duration> {
+        self.foresight.earliest(self.segmenter.foreseen_end_us()?)
+    }
+
     /// The publisher is gone without a goodbye: all that was received is listed; the playlists stay open. The next tag
     /// goes on behind a discontinuity.
     pub fn interrupt(&mut self, now: Moment) {
@@ -192,6 +204,7 @@ impl Packager {
         self.remuxer.interrupt();
         self.pump();
         self.segmenter.interrupt();
+        self.foresight = Foresight::default();
         self.pass_on();
     }
 
@@ -255,6 +268,7 @@ impl Packager {
             self.segmenter.handle_item(item);
         }
         self.pass_on();
+        self.foresight.note(self.segmenter.front_us(), self.now.monotonic);
         while let Some(advice) = self.adviser.poll_advice() {
             self.notices.push_back(Notice::Advice(advice));
         }

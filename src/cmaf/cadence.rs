@@ -13,6 +13,12 @@ const LONGEST_FIRST_SEGMENT_S: u64 = 10;
 /// nearest second; the rest of the half second is for the audio frames that end nearest to the cut.
 const ROUNDING_US: u64 = 400_000;
 
+/// By which part of the wanted length a segment may be shorter where key frames are rare.
+const TOLERANCE: u64 = 10;
+
+/// Which part of the wanted length a segment is at least, where another GOP would not fit.
+const EARLIEST: u64 = 4;
+
 /// The most bytes of a segment, whatever its timestamps say.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -25,6 +31,8 @@ pub struct Cadence {
     wanted_us: u64,
     target_duration_s: Option<u64>,
     longest_gop_us: u64,
+    /// A segment ended long before the wanted length; others may.
+    has_cut_early: bool,
 }
 
 /// An open segment and the sample that may end it, in microseconds on the output timeline.
@@ -47,7 +55,7 @@ impl Cadence {
     /// A cadence of segments of `wanted` each.
     pub fn new(wanted: Duration) -> Self {
         let wanted_us = u64::try_from(wanted.as_micros()).unwrap_or(u64::MAX);
-        Self { wanted_us, target_duration_s: None, longest_gop_us: 0 }
+        Self { wanted_us, target_duration_s: None, longest_gop_us: 0, has_cut_early: false }
     }
 
     /// The same for a broadcast whose target duration was fixed by a former process.
@@ -60,6 +68,11 @@ impl Cadence {
     /// The wanted length, in microseconds.
     pub fn wanted_us(&self) -> u64 {
         self.wanted_us
+    }
+
+    /// The least that a leader's segment is long, as far as can be foreseen, in microseconds.
+    pub(super) fn least_us(&self) -> u64 {
+        if self.has_cut_early { self.wanted_us / EARLIEST } else { self.wanted_us - self.wanted_us / TOLERANCE }
     }
 
     /// `EXT-X-TARGETDURATION` in seconds, once the first segment is known.
@@ -98,7 +111,7 @@ impl Cadence {
         self.longest_gop_us = self.longest_gop_us.max(gop_us);
         // OBS's key frames land at 1999, 3999 … ms: half a frame of tolerance. When key frames are rare, one that is a
         // little early is nearer to the wanted length than the next one.
-        let tolerance_us = if gop_us >= self.wanted_us / 2 { self.wanted_us / 10 } else { 0 };
+        let tolerance_us = if gop_us >= self.wanted_us / 2 { self.wanted_us / TOLERANCE } else { 0 };
         if length_us + tolerance_us.max(sample_us / 2) >= self.wanted_us {
             return true;
         }
@@ -106,9 +119,11 @@ impl Cadence {
             return true;
         }
         // Another GOP would not fit: better a short segment here than a cut in the middle of the next GOP.
-        self.target_duration_s.is_some()
-            && length_us >= self.wanted_us / 4
-            && length_us + self.longest_gop_us > self.limit_us()
+        let is_cut_early = self.target_duration_s.is_some()
+            && length_us >= self.wanted_us / EARLIEST
+            && length_us + self.longest_gop_us > self.limit_us();
+        self.has_cut_early |= is_cut_early;
+        is_cut_early
     }
 }
 

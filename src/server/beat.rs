@@ -8,6 +8,7 @@
 //! read                         ▲                ▲        one beat
 //! ```
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
@@ -21,19 +22,22 @@ use tokio::time::{Instant, sleep_until};
 pub(super) struct Beat {
     every: Duration,
     number: AtomicU64,
-    waiting: Mutex<Vec<Waker>>,
+    waiting: Mutex<Waiting>,
     first_waits: Notify,
+}
+
+/// Who waits, by how many beats are to come before theirs.
+#[derive(Debug, Default)]
+struct Waiting {
+    wakers: VecDeque<Vec<Waker>>,
+    count: usize,
 }
 
 impl Beat {
     /// A beat that comes `every` so often, as long as the runtime runs.
     pub(super) fn start(every: Duration) -> Arc<Self> {
-        let beat = Arc::new(Self {
-            every,
-            number: AtomicU64::new(1),
-            waiting: Mutex::new(Vec::new()),
-            first_waits: Notify::new(),
-        });
+        let beat =
+            Arc::new(Self { every, number: AtomicU64::new(1), waiting: Mutex::default(), first_waits: Notify::new() });
         tokio::spawn(run(Arc::clone(&beat)));
         beat
     }
@@ -43,30 +47,44 @@ impl Beat {
         self.number.load(Ordering::Acquire)
     }
 
-    /// Wakes `waker` at the beat after `number`; at once if that has come.
-    pub(super) fn wake_after(&self, number: u64, waker: &Waker) {
+    /// How often it comes.
+    pub(super) fn every(&self) -> Duration {
+        self.every
+    }
+
+    /// Wakes `waker` at the beat `number`; at once if that has come.
+    pub(super) fn wake_at(&self, number: u64, waker: &Waker) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         // Under the lock: a beat that comes now finds the waker, or was seen here.
-        if self.number() != number {
+        let Some(before) = number.checked_sub(self.number() + 1) else {
             drop(waiting);
             return waker.wake_by_ref();
+        };
+        let before = usize::try_from(before).unwrap_or(0);
+        if waiting.wakers.len() <= before {
+            waiting.wakers.resize_with(before + 1, Vec::new);
         }
-        waiting.push(waker.clone());
-        if waiting.len() == 1 {
+        waiting.wakers[before].push(waker.clone());
+        waiting.count += 1;
+        if waiting.count == 1 {
             self.first_waits.notify_one();
         }
     }
 
-    fn strike(&self) {
-        let woken = {
+    /// Whether somebody waits for another one.
+    fn strike(&self) -> bool {
+        let (mut woken, is_waited_for) = {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             self.number.fetch_add(1, Ordering::AcqRel);
-            let next = Vec::with_capacity(waiting.len());
-            std::mem::replace(&mut *waiting, next)
+            let woken = waiting.wakers.pop_front().unwrap_or_default();
+            waiting.count -= woken.len();
+            (woken, waiting.count > 0)
         };
-        for waker in woken {
-            waker.wake();
-        }
+        woken.drain(..).for_each(Waker::wake);
+        // Its room is used again.
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.wakers.push_back(woken);
+        is_waited_for
     }
 }
 
@@ -74,9 +92,12 @@ async fn run(beat: Arc<Beat>) {
     let mut next = Instant::now();
     loop {
         beat.first_waits.notified().await;
-        next = (next + beat.every).max(Instant::now());
-        sleep_until(next).await;
-        beat.strike();
+        let mut is_waited_for = true;
+        while is_waited_for {
+            next = (next + beat.every).max(Instant::now());
+            sleep_until(next).await;
+            is_waited_for = beat.strike();
+        }
     }
 }
 
@@ -88,12 +109,15 @@ mod tests {
     use super::*;
 
     async fn next_beat(beat: &Beat) {
-        let number = beat.number();
+        beat_behind(beat, beat.number()).await;
+    }
+
+    async fn beat_behind(beat: &Beat, number: u64) {
         poll_fn(|cx| {
             if beat.number() > number {
                 return Poll::Ready(());
             }
-            beat.wake_after(number, cx.waker());
+            beat.wake_at(number + 1, cx.waker());
             Poll::Pending
         })
         .await;
@@ -112,6 +136,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn some_wait_for_a_later_beat() {
+        let beat = Beat::start(Duration::from_millis(50));
+        let began = Instant::now();
+        let waited = async |beats| {
+            beat_behind(&beat, beats).await;
+            began.elapsed()
+        };
+        let waited = tokio::join!(waited(4), waited(1), waited(4), waited(2));
+        let ms = |ms| Duration::from_millis(ms);
+        assert_eq!(waited, (ms(200), ms(50), ms(200), ms(100)));
+        assert_eq!(beat.waiting.lock().unwrap().count, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_a_beat_that_has_come() {
         let beat = Beat::start(Duration::from_millis(50));
         let number = beat.number();
@@ -123,7 +161,7 @@ mod tests {
             if polled == 2 {
                 return Poll::Ready(());
             }
-            beat.wake_after(number, cx.waker());
+            beat.wake_at(number + 1, cx.waker());
             Poll::Pending
         })
         .await;

@@ -211,6 +211,11 @@ impl Broadcast {
         self.packager.deadline().map(|deadline| self.clock.instant(deadline))
     }
 
+    /// Until when nothing that comes changes what viewers see, as far as can be foreseen.
+    pub(super) fn quiet_until(&self) -> Option<Instant> {
+        self.packager.quiet_until().map(|until| self.clock.instant(until))
+    }
+
     /// Does what is due.
     pub(super) fn handle_time(&mut self) {
         self.tell_outage();

@@ -101,13 +101,13 @@ pub(super) async fn serve(
                     let _ = socket.set_nodelay(true);
                     let (context, stop) = (Arc::clone(&context), stop.clone());
                     match acceptor {
-                        None => spawn(&mut tasks, &context, {
+                        None => tasks.spawn(context.work.run({
                             publisher::serve(Socket::new(socket), peer, admission, Arc::clone(&context), stop)
-                        }),
-                        Some(acceptor) => spawn(&mut tasks, &context, {
+                        })),
+                        Some(acceptor) => tasks.spawn(context.work.run({
                             serve_tls(acceptor, socket, peer, admission, Arc::clone(&context), stop)
-                        }),
-                    }
+                        })),
+                    };
                 }
                 Err(error) => {
                     if Instant::now() >= log_at {
@@ -129,15 +129,6 @@ pub(super) async fn serve(
     };
     if timeout(STOP_WITHIN, all_ended).await.is_err() {
         tracing::error!("{} broadcasts could not be ended in {STOP_WITHIN:?}", tasks.len());
-    }
-}
-
-/// Serves a connection: where it may block, if it is to be read at a beat; where it is woken soonest, if it is not.
-fn spawn(tasks: &mut JoinSet<()>, context: &Arc<Context>, serve: impl Future<Output = ()> + Send + 'static) {
-    if context.beat.is_some() {
-        tasks.spawn(context.work.run(serve));
-    } else {
-        tasks.spawn(serve);
     }
 }
 

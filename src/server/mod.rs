@@ -59,13 +59,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use self::auth::Door;
-use self::beat::Beat;
 use self::broadcast::Broadcast;
 use self::clock::Clock;
 use self::governor::Governor;
 use self::limits::{Gate, Limits};
 use self::registry::Registry;
 use self::service::{Inherited, Manager};
+use self::socket::Rhythm;
 use self::store::{DiskStore, Durability, MakeStore};
 use self::tls::Identity;
 use self::work_queue::WorkQueue;
@@ -243,8 +243,8 @@ struct Context {
     at_stop: AtStop,
     /// How long a broadcast is kept open for a publisher that vanished.
     grace: Duration,
-    /// When publishers' sockets are looked at, unless whenever bytes come.
-    beat: Option<Arc<Beat>>,
+    /// When publishers' sockets are looked at.
+    rhythm: Rhythm,
     /// When the last broadcast began, in milliseconds since 1970.
     last_began_ms: AtomicU64,
 }
@@ -252,7 +252,6 @@ struct Context {
 impl Context {
     /// As the operator wants it.
     fn new(config: &Config, door: Arc<Door>) -> Self {
-        let ingest_delay = config.ingest_delay.0;
         let governor = Governor::new(config);
         Self {
             clock: Clock::start(),
@@ -265,7 +264,7 @@ impl Context {
             governor,
             at_stop: config.stop,
             grace: config.grace.0,
-            beat: (!ingest_delay.is_zero()).then(|| Beat::start(ingest_delay)),
+            rhythm: Rhythm::start(config.ingest_delay.0),
             last_began_ms: AtomicU64::new(0),
         }
     }

@@ -262,6 +262,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             if let Some(ending) = self.handle_time(may_read, now) {
                 return ending;
             }
+            if has_received {
+                self.wire.rest_until(self.live.as_ref().and_then(|live| live.broadcast.quiet_until()));
+            }
         }
     }
 

@@ -1,7 +1,14 @@
 //! A TCP socket in two paces: prompt, woken by the system whenever bytes come, or paced, looked at once a beat.
 //!
 //! A paced socket is not registered with the system's event queue at all, so bytes that come cost no wake-up. When more
-//! comes than a live stream sends, it is read promptly again.
+//! comes than a live stream sends, it is read promptly again. While nothing that comes can change what viewers see, a
+//! socket rests: it is looked at after some beats only.
+//!
+//! ```text
+//! the segment    |◀──────────── can't end ───────────▶|◀─ can end ─▶|
+//! paced looks    ▲       ▲       ▲       ▲       ▲    ▲  ▲  ▲  ▲  ▲  at beats
+//! prompt looks   ▲       ▲       ▲       ▲       ▲    ▲▲ ▲▲▲ ▲ ▲▲ ▲  at beats, then whenever bytes come
+//! ```
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
@@ -16,19 +23,53 @@ use tokio::time::Instant;
 
 use super::beat::Beat;
 
-/// More than this between two beats is no live stream, in bytes: 80 Mbit/s at 50 ms. It is read as fast as it comes.
+/// More than this between two looks is no live stream, in bytes: 80 Mbit/s at 50 ms. It is read as fast as it comes.
 const MOST_PACED_BYTES: usize = 512 << 10;
 /// A socket that brings less than this a second, in bytes, is a live stream again: 40 Mbit/s.
 const LEAST_PROMPT_BYTES: f64 = 5e6;
 /// For how long a socket is read promptly before its pace is looked at again.
 const PROMPT_FOR: Duration = Duration::from_secs(2);
+/// The longest rest. A publisher's goodbye is seen as much later.
+const LONGEST_REST: Duration = Duration::from_millis(200);
+/// So many bytes may come during a rest, by what came last: less than systems hold for a receiver.
+const MOST_RESTED_BYTES: usize = 128 << 10;
+/// How much sooner a rest ends than segments can, for what comes a little early.
+const REST_MARGIN: Duration = Duration::from_millis(100);
+/// The beat of rests where there is no other one.
+const REST_BEAT: Duration = Duration::from_millis(50);
 
-/// Connections that can be read once a beat instead of whenever bytes come.
+/// Connections that can be read when it suits us instead of whenever bytes come.
 pub(super) trait Pace {
-    /// From now on, look at the connection once a beat.
-    fn pace(&mut self, beat: &Arc<Beat>);
-    /// Whatever has come may be read now, whenever the next beat is.
+    /// From now on, look at the connection as `rhythm` says.
+    fn pace(&mut self, rhythm: &Rhythm);
+    /// What comes until then may wait.
+    fn rest_until(&mut self, quiet_until: Option<Instant>);
+    /// Whatever has come may be read now, whenever the next look is.
     fn hasten(&mut self);
+}
+
+/// When the sockets of publishers are looked at.
+#[derive(Debug, Clone)]
+pub(super) struct Rhythm {
+    beat: Arc<Beat>,
+    /// Outside rests whenever bytes come, not at beats.
+    is_prompt: bool,
+}
+
+impl Rhythm {
+    /// Bytes that could end a segment wait for `delay` at most.
+    pub(super) fn start(delay: Duration) -> Self {
+        let is_prompt = delay.is_zero();
+        Self { beat: Beat::start(if is_prompt { REST_BEAT } else { delay }), is_prompt }
+    }
+
+    /// How many beats from now nobody has to look, if nobody has to until `quiet_until`.
+    fn beats_until(&self, quiet_until: Option<Instant>) -> u64 {
+        let until = quiet_until.and_then(|until| until.checked_sub(REST_MARGIN));
+        let rest = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+        let beats = rest.min(LONGEST_REST).as_micros() / self.beat.every().as_micros().max(1);
+        u64::try_from(beats).unwrap_or(0)
+    }
 }
 
 /// A TCP socket.
@@ -36,80 +77,134 @@ pub(super) trait Pace {
 pub(super) struct Socket {
     state: State,
     /// Set once the socket may be paced.
-    beat: Option<Arc<Beat>>,
-    /// Bytes read since the last beat if paced, or since it became prompt.
-    bytes: usize,
+    rhythm: Option<Rhythm>,
+    quiet_until: Option<Instant>,
+    /// By the last look that was paced, how many beats may pass while [`MOST_RESTED_BYTES`] come.
+    longest_rest: u64,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Since when, if it was paced before.
-    Prompt(TcpStream, Option<Instant>),
+    /// What comes fast is counted.
+    Prompt(TcpStream, Option<Flow>),
     Paced(Paced),
     /// The system refused to change its pace.
     Broken,
+}
+
+/// What comes too fast for a live stream.
+#[derive(Debug)]
+struct Flow {
+    since: Instant,
+    bytes: usize,
 }
 
 /// A socket that nobody but the beat wakes.
 #[derive(Debug)]
 struct Paced {
     socket: std::net::TcpStream,
-    /// The beat after which it was read last.
-    read_at: u64,
-    /// The beat after which there was nothing more to read.
-    dry_at: u64,
-    /// The beat after which a waker waits.
-    waits_after: u64,
+    /// The beat from which on it is looked at.
+    looks_at: u64,
+    /// The beat for which a waker waits.
+    waits_for: u64,
+    /// The beat of the last look, how many beats it came after the one before, and what it found.
+    looked_at: u64,
+    beats: u64,
+    bytes: usize,
 }
 
 impl Socket {
     pub(super) fn new(socket: TcpStream) -> Self {
-        Self { state: State::Prompt(socket, None), beat: None, bytes: 0 }
+        Self { state: State::Prompt(socket, None), rhythm: None, quiet_until: None, longest_rest: 2 }
     }
 
     /// Changes the pace to that at which bytes come.
     fn adapt(&mut self) -> io::Result<()> {
-        let Some(beat) = &self.beat else { return Ok(()) };
-        match &mut self.state {
-            State::Paced(paced) if self.bytes <= MOST_PACED_BYTES => {
-                if std::mem::replace(&mut paced.read_at, beat.number()) != beat.number() {
-                    self.bytes = 0;
-                }
-                return Ok(());
-            }
-            #[expect(clippy::cast_precision_loss, reason = "a rate")]
-            State::Prompt(_, Some(since)) => {
-                let elapsed = since.elapsed();
-                if elapsed < PROMPT_FOR {
+        let Some(Rhythm { beat, is_prompt }) = &self.rhythm else { return Ok(()) };
+        let flow = match &mut self.state {
+            State::Paced(paced) if paced.bytes > MOST_PACED_BYTES => Some(Flow { since: Instant::now(), bytes: 0 }),
+            State::Paced(paced) if *is_prompt && paced.is_due(beat) => None,
+            State::Prompt(_, Some(flow)) => {
+                if flow.since.elapsed() < PROMPT_FOR {
                     return Ok(());
                 }
-                let rate = self.bytes as f64 / elapsed.as_secs_f64();
-                self.bytes = 0;
-                *since = Instant::now();
-                if rate > LEAST_PROMPT_BYTES {
+                if flow.is_live_stream() {
+                    None
+                } else {
+                    *flow = Flow { since: Instant::now(), bytes: 0 };
                     return Ok(());
                 }
             }
-            State::Paced(_) | State::Prompt(_, None) => self.bytes = 0,
-            State::Broken => {}
-        }
-        self.state = match std::mem::replace(&mut self.state, State::Broken) {
-            State::Paced(paced) => State::Prompt(TcpStream::from_std(paced.socket)?, Some(Instant::now())),
-            State::Prompt(socket, _) => State::Paced(Paced::new(socket.into_std()?)),
-            State::Broken => State::Broken,
+            State::Prompt(_, None) if !is_prompt => None,
+            State::Paced(_) | State::Prompt(_, None) | State::Broken => return Ok(()),
         };
+        match &self.state {
+            State::Prompt(..) => self.leave_to_the_beat(),
+            _ => self.leave_to_the_system(flow),
+        }
+    }
+
+    /// From now on the beat wakes it.
+    fn leave_to_the_beat(&mut self) -> io::Result<()> {
+        let Some(Rhythm { beat, .. }) = &self.rhythm else { return Ok(()) };
+        self.state = match std::mem::replace(&mut self.state, State::Broken) {
+            State::Prompt(socket, _) => State::Paced(Paced::new(socket.into_std()?, beat)),
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// From now on the system wakes it.
+    fn leave_to_the_system(&mut self, flow: Option<Flow>) -> io::Result<()> {
+        self.state = match std::mem::replace(&mut self.state, State::Broken) {
+            State::Paced(paced) => State::Prompt(TcpStream::from_std(paced.socket)?, flow),
+            other => other,
+        };
+        Ok(())
+    }
+
+    /// Nothing has come. How many beats the next look may wait.
+    fn rest(&mut self) -> u64 {
+        let Some(rhythm) = &self.rhythm else { return 0 };
+        if let State::Paced(paced) = &self.state
+            && paced.beats > 0
+        {
+            let bytes_a_beat = paced.bytes / usize::try_from(paced.beats).unwrap_or(usize::MAX);
+            self.longest_rest = (MOST_RESTED_BYTES / bytes_a_beat.max(1)) as u64;
+        }
+        rhythm.beats_until(self.quiet_until).min(self.longest_rest)
+    }
+
+    /// Nothing has come: waits for the next look.
+    fn wait(&mut self, cx: &Context<'_>) -> io::Result<()> {
+        if let (State::Paced(paced), Some(Rhythm { beat, .. })) = (&self.state, &self.rhythm)
+            && paced.is_waiting(beat)
+        {
+            return Ok(());
+        }
+        let beats = self.rest();
+        if matches!(&self.state, State::Prompt(_, None)) && beats > 1 {
+            self.leave_to_the_beat()?;
+        }
+        if let (State::Paced(paced), Some(Rhythm { beat, .. })) = (&mut self.state, &self.rhythm) {
+            paced.wait(beats.max(1), beat, cx);
+        }
         Ok(())
     }
 }
 
 impl Pace for Socket {
-    fn pace(&mut self, beat: &Arc<Beat>) {
-        self.beat = Some(Arc::clone(beat));
+    fn pace(&mut self, rhythm: &Rhythm) {
+        self.rhythm = Some(rhythm.clone());
+    }
+
+    fn rest_until(&mut self, quiet_until: Option<Instant>) {
+        self.quiet_until = quiet_until;
     }
 
     fn hasten(&mut self) {
         if let State::Paced(paced) = &mut self.state {
-            paced.dry_at = 0;
+            paced.looks_at = 0;
         }
     }
 }
@@ -117,48 +212,70 @@ impl Pace for Socket {
 /// The test pipe comes as it comes.
 #[cfg(test)]
 impl Pace for tokio::io::DuplexStream {
-    fn pace(&mut self, _: &Arc<Beat>) {}
+    fn pace(&mut self, _: &Rhythm) {}
+    fn rest_until(&mut self, _: Option<Instant>) {}
     fn hasten(&mut self) {}
 }
 
+impl Flow {
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    fn is_live_stream(&self) -> bool {
+        self.bytes as f64 / self.since.elapsed().as_secs_f64() <= LEAST_PROMPT_BYTES
+    }
+}
+
 impl Paced {
-    fn new(socket: std::net::TcpStream) -> Self {
-        Self { socket, read_at: 0, dry_at: 0, waits_after: 0 }
+    fn new(socket: std::net::TcpStream, beat: &Beat) -> Self {
+        Self { socket, looks_at: 0, waits_for: 0, looked_at: beat.number(), beats: 0, bytes: 0 }
     }
 
-    fn wait(&mut self, beat: &Beat, cx: &Context<'_>) {
-        let number = beat.number();
-        if self.waits_after != number {
-            self.waits_after = number;
-            beat.wake_after(number, cx.waker());
+    /// It may be looked at.
+    fn is_due(&self, beat: &Beat) -> bool {
+        self.looks_at <= beat.number()
+    }
+
+    /// A beat that is still to come will wake whoever reads.
+    fn is_waiting(&self, beat: &Beat) -> bool {
+        !self.is_due(beat) && self.waits_for == self.looks_at
+    }
+
+    /// Has the waker woken in so many beats, and looks then.
+    fn wait(&mut self, beats: u64, beat: &Beat, cx: &Context<'_>) {
+        self.looks_at = beat.number() + beats;
+        self.waits_for = self.looks_at;
+        beat.wake_at(self.looks_at, cx.waker());
+    }
+
+    fn poll_read(&mut self, beat: &Beat, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.is_due(beat) {
+            return Poll::Pending;
         }
-    }
-
-    fn poll_read(&mut self, beat: &Beat, cx: &Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let number = beat.number();
-        if self.dry_at != number {
-            let unfilled = buffer.initialize_unfilled();
-            let room = unfilled.len();
-            match retried(|| self.socket.read(unfilled)) {
-                Ok(count) => {
-                    if 0 < count && count < room {
-                        self.dry_at = number;
-                    }
-                    buffer.advance(count);
-                    return Poll::Ready(Ok(()));
+        if self.looked_at != number {
+            self.beats = number - self.looked_at;
+            self.looked_at = number;
+            self.bytes = 0;
+        }
+        let unfilled = buffer.initialize_unfilled();
+        let room = unfilled.len();
+        match retried(|| self.socket.read(unfilled)) {
+            Ok(count) => {
+                if 0 < count && count < room {
+                    self.looks_at = number + 1;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.dry_at = number,
-                Err(error) => return Poll::Ready(Err(error)),
+                self.bytes += count;
+                buffer.advance(count);
+                Poll::Ready(Ok(()))
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
         }
-        self.wait(beat, cx);
-        Poll::Pending
     }
 
     fn poll_write(&mut self, beat: &Beat, cx: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match retried(|| self.socket.write(bytes)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.wait(beat, cx);
+                beat.wake_at(beat.number() + 1, cx.waker());
                 Poll::Pending
             }
             result => Poll::Ready(result),
@@ -181,12 +298,17 @@ impl AsyncRead for Socket {
         let this = self.get_mut();
         this.adapt()?;
         let before = buffer.filled().len();
-        let polled = match (&mut this.state, &this.beat) {
+        let polled = match (&mut this.state, &this.rhythm) {
             (State::Prompt(socket, _), _) => Pin::new(socket).poll_read(cx, buffer),
-            (State::Paced(paced), Some(beat)) => paced.poll_read(beat, cx, buffer),
+            (State::Paced(paced), Some(Rhythm { beat, .. })) => paced.poll_read(beat, buffer),
             _ => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         };
-        this.bytes += buffer.filled().len() - before;
+        if let State::Prompt(_, Some(flow)) = &mut this.state {
+            flow.bytes += buffer.filled().len() - before;
+        }
+        if polled.is_pending() {
+            this.wait(cx)?;
+        }
         polled
     }
 }
@@ -194,9 +316,9 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        match (&mut this.state, &this.beat) {
+        match (&mut this.state, &this.rhythm) {
             (State::Prompt(socket, _), _) => Pin::new(socket).poll_write(cx, bytes),
-            (State::Paced(paced), Some(beat)) => paced.poll_write(beat, cx, bytes),
+            (State::Paced(paced), Some(Rhythm { beat, .. })) => paced.poll_write(beat, cx, bytes),
             _ => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
@@ -239,8 +361,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         });
-        let beat = Beat::start(EVERY);
-        socket.pace(&beat);
+        socket.pace(&Rhythm::start(EVERY));
         let (mut received, mut reads, mut buffer) = (Vec::new(), 0, vec![0; 64 << 10]);
         loop {
             let count = socket.read(&mut buffer).await.unwrap();
@@ -256,12 +377,62 @@ mod tests {
         assert!(reads <= 20, "{reads} reads of what took about half a second");
     }
 
+    /// Reads what is sent, a little every 5 ms, while nobody looks for `quiet`: how often bytes were found then, and how long
+    /// the first of what was sent after that waited.
+    async fn reads_and_delay(rhythm: &Rhythm, quiet: Duration) -> (u32, Duration) {
+        let (mut peer, mut socket) = pair().await;
+        socket.rhythm = Some(rhythm.clone());
+        let began = Instant::now();
+        socket.rest_until(Some(began + quiet));
+        let end = began + quiet;
+        let writer = tokio::spawn(async move {
+            while Instant::now() < end {
+                peer.write_all(&[0; 100]).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            tokio::time::sleep(EVERY * 2).await;
+            let sent_at = Instant::now();
+            peer.write_all(&[1; 100]).await.unwrap();
+            (peer, sent_at)
+        });
+        let (mut reads, mut buffer) = (0, vec![0; 64 << 10]);
+        loop {
+            let count = socket.read(&mut buffer).await.unwrap();
+            if buffer[..count].contains(&1) {
+                let (_, sent_at) = writer.await.unwrap();
+                return (reads, sent_at.elapsed());
+            }
+            reads += u32::from(Instant::now() < end);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_rests_while_nothing_matters_and_not_longer() {
+        const QUIET: Duration = Duration::from_millis(1000);
+        let rhythm = Rhythm::start(Duration::from_millis(20));
+        let (rested, delay) = reads_and_delay(&rhythm, QUIET + REST_MARGIN).await;
+        // Five rests, and five beats within the margin.
+        assert!((1..=18).contains(&rested), "{rested} reads in {QUIET:?}");
+        assert!(delay < LONGEST_REST / 2, "{delay:?}");
+    }
+
+    #[tokio::test]
+    async fn a_prompt_socket_rests_too_and_is_prompt_again() {
+        const QUIET: Duration = Duration::from_millis(1000);
+        let rhythm = Rhythm::start(Duration::ZERO);
+        let (rested, delay) = reads_and_delay(&rhythm, QUIET + REST_MARGIN).await;
+        let (prompt, _) = reads_and_delay(&rhythm, QUIET / 4).await;
+        // Beside what comes within the margin, where it is prompt.
+        assert!((1..=40).contains(&rested), "{rested} reads in {QUIET:?}");
+        assert!(prompt >= 10, "{prompt} reads in {:?}", QUIET / 4);
+        assert!(delay < REST_BEAT / 2, "{delay:?}");
+    }
+
     #[tokio::test]
     async fn what_comes_fast_is_read_promptly() {
         let (mut peer, mut socket) = pair().await;
         let writer = tokio::spawn(async move { peer.write_all(&vec![7; 64 << 20]).await });
-        let beat = Beat::start(EVERY);
-        socket.pace(&beat);
+        socket.pace(&Rhythm::start(EVERY));
         let (mut received, mut buffer) = (0, vec![0; 64 << 10]);
         let began = Instant::now();
         while received < 64 << 20 {
@@ -274,8 +445,7 @@ mod tests {
     #[tokio::test]
     async fn a_paced_socket_says_when_its_peer_is_gone_and_can_still_speak() {
         let (mut peer, mut socket) = pair().await;
-        let beat = Beat::start(EVERY);
-        socket.pace(&beat);
+        socket.pace(&Rhythm::start(EVERY));
         peer.write_all(b"last").await.unwrap();
         peer.shutdown().await.unwrap();
         let mut received = Vec::new();

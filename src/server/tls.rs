@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, ensure};
+use tokio::time::Instant;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,8 +16,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::AbortOnDrop;
-use super::beat::Beat;
-use super::socket::{Pace, Socket};
+use super::socket::{Pace, Rhythm, Socket};
 use super::watch::watch;
 
 /// What we show to broadcasters; may change while we listen.
@@ -69,8 +69,12 @@ impl Identity {
 }
 
 impl Pace for Box<TlsStream<Socket>> {
-    fn pace(&mut self, beat: &Arc<Beat>) {
-        self.get_mut().0.pace(beat);
+    fn pace(&mut self, rhythm: &Rhythm) {
+        self.get_mut().0.pace(rhythm);
+    }
+
+    fn rest_until(&mut self, quiet_until: Option<Instant>) {
+        self.get_mut().0.rest_until(quiet_until);
     }
 
     fn hasten(&mut self) {

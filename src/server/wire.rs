@@ -8,14 +8,13 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::time::Instant;
 
-use super::beat::Beat;
-use super::socket::Pace;
+use super::socket::{Pace, Rhythm};
 
 /// Bytes taken at once from the socket of a peer who may not publish yet.
 const FIRST_READ_BYTES: usize = 16 << 10;
@@ -46,15 +45,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Self { socket, unsent: VecDeque::new(), unsent_bytes: 0, received: 0, read_bytes: FIRST_READ_BYTES }
     }
 
-    /// The peer publishes: it is read in large pieces, at a beat if there is one.
-    pub(super) fn pace(&mut self, beat: Option<&Arc<Beat>>)
+    /// The peer publishes: it is read in large pieces, when `rhythm` says so.
+    pub(super) fn pace(&mut self, rhythm: &Rhythm)
     where
         S: Pace,
     {
         self.read_bytes = READ_BYTES;
-        if let Some(beat) = beat {
-            self.socket.pace(beat);
-        }
+        self.socket.pace(rhythm);
+    }
+
+    /// What comes until then may wait.
+    pub(super) fn rest_until(&mut self, quiet_until: Option<Instant>)
+    where
+        S: Pace,
+    {
+        self.socket.rest_until(quiet_until);
     }
 
     /// Bytes received so far.

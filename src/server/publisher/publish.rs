@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'_, S> {
             configurations,
         });
         self.mark_alive(Instant::now());
-        self.wire.pace(self.context.beat.as_ref());
+        self.wire.pace(&self.context.rhythm);
         self.connection.accept_publish();
     }
 
