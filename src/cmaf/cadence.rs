@@ -31,8 +31,8 @@ pub struct Cadence {
     wanted_us: u64,
     target_duration_s: Option<u64>,
     longest_gop_us: u64,
-    /// A segment ended long before the wanted length; others may.
-    has_cut_early: bool,
+    /// The shortest segment that a sync sample ended so far.
+    shortest_us: Option<u64>,
 }
 
 /// An open segment and the sample that may end it, in microseconds on the output timeline.
@@ -55,7 +55,7 @@ impl Cadence {
     /// A cadence of segments of `wanted` each.
     pub fn new(wanted: Duration) -> Self {
         let wanted_us = u64::try_from(wanted.as_micros()).unwrap_or(u64::MAX);
-        Self { wanted_us, target_duration_s: None, longest_gop_us: 0, has_cut_early: false }
+        Self { wanted_us, target_duration_s: None, longest_gop_us: 0, shortest_us: None }
     }
 
     /// The same for a broadcast whose target duration was fixed by a former process.
@@ -70,9 +70,15 @@ impl Cadence {
         self.wanted_us
     }
 
-    /// The least that a leader's segment is long, as far as can be foreseen, in microseconds.
+    /// The least that a leader's segment is long, as far as can be foreseen by those before, in microseconds.
     pub(super) fn least_us(&self) -> u64 {
-        if self.has_cut_early { self.wanted_us / EARLIEST } else { self.wanted_us - self.wanted_us / TOLERANCE }
+        let tolerated_us = self.wanted_us - self.wanted_us / TOLERANCE;
+        match self.shortest_us {
+            // One ended where another GOP would not have fit: others may.
+            Some(shortest_us) if shortest_us < tolerated_us => self.wanted_us / EARLIEST,
+            Some(shortest_us) => shortest_us,
+            None => tolerated_us,
+        }
     }
 
     /// `EXT-X-TARGETDURATION` in seconds, once the first segment is known.
@@ -109,6 +115,15 @@ impl Cadence {
             return length_us + head_start_us + sample_us > self.limit_us();
         }
         self.longest_gop_us = self.longest_gop_us.max(gop_us);
+        let is_cut = self.is_cut_at_sync(candidate);
+        if is_cut {
+            self.shortest_us = Some(self.shortest_us.map_or(length_us, |shortest_us| shortest_us.min(length_us)));
+        }
+        is_cut
+    }
+
+    fn is_cut_at_sync(&self, candidate: Candidate) -> bool {
+        let Candidate { length_us, head_start_us, sample_us, gop_us, .. } = candidate;
         // OBS's key frames land at 1999, 3999 … ms: half a frame of tolerance. When key frames are rare, one that is a
         // little early is nearer to the wanted length than the next one.
         let tolerance_us = if gop_us >= self.wanted_us / 2 { self.wanted_us / TOLERANCE } else { 0 };
@@ -119,11 +134,9 @@ impl Cadence {
             return true;
         }
         // Another GOP would not fit: better a short segment here than a cut in the middle of the next GOP.
-        let is_cut_early = self.target_duration_s.is_some()
+        self.target_duration_s.is_some()
             && length_us >= self.wanted_us / EARLIEST
-            && length_us + self.longest_gop_us > self.limit_us();
-        self.has_cut_early |= is_cut_early;
-        is_cut_early
+            && length_us + self.longest_gop_us > self.limit_us()
     }
 }
 
