@@ -95,6 +95,57 @@ fn p6_a_live_name_belongs_to_its_publisher() {
     assert_eq!(samples_of(&index(&server, "mine")), sent, "the first does not lose a byte");
 }
 
+/// Bytes that are free on the disk of a folder.
+fn free(folder: &Path) -> u64 {
+    let told = Command::new("stat").args(["--file-system", "--format=%a %S"]).arg(folder).output().unwrap();
+    let told = String::from_utf8(told.stdout).unwrap();
+    told.split_whitespace().map(|number| number.parse::<u64>().unwrap()).product()
+}
+
+#[test]
+fn p7_what_has_to_stay_free_on_a_small_disk_stays_free() {
+    const LEAST: u64 = 3 << 20;
+    /// Playlists and headers are always written.
+    const SMALL: u64 = 256 << 10;
+    // A disk of 6 MiB that nobody but the program sees.
+    let script = "mount -t tmpfs -o size=6m none \"$UPSCOPE_OUT\" && exec \"$0\" \"$@\"";
+    let alone = ["--mount", "--map-root-user", "sh", "-c", script];
+    if !Command::new("unshare").args(["--mount", "--map-root-user", "true"]).status().is_ok_and(|ended| ended.success())
+    {
+        return eprintln!("skipped: this system lets nobody have a disk of his own (unshare --map-root-user)");
+    }
+    let mut shell = Command::new("unshare");
+    shell.args(alone).arg(PROGRAM);
+    let server = Server::launch(shell, tempfile::tempdir().unwrap(), &["--min-free", "3M"]);
+    let folder = PathBuf::from(format!("/proc/{}/root{}", server.pid(), server.folder().display()));
+    let mut peer = Peer::publishing(server.address(), "live", "much");
+    let film = peer::film();
+    let rounds_ms = 7 * film.iter().map(|tag| tag.1).max().unwrap();
+    let mut least_free = u64::MAX;
+    for (count, tag) in films(&film).take_while(|tag| tag.1 < rounds_ms).enumerate() {
+        assert!(peer.send(&media(&tag)), "the publisher stays");
+        if count % 100 == 0 {
+            least_free = least_free.min(free(&folder));
+        }
+    }
+    peer.send(&peer::goodbye());
+    // Each segment is tried for a while before it is given up.
+    let ended = |output: Output| output.renditions().all(|rendition| rendition.playlist.has_end);
+    let until = Instant::now() + Duration::from_secs(60);
+    while !Output::read(&folder.join("live/much/index.m3u8")).is_ok_and(ended) {
+        assert!(Instant::now() < until);
+        thread::sleep(Duration::from_millis(200));
+    }
+    let output = Output::await_end(&folder.join("live/much/index.m3u8"));
+    least_free = least_free.min(free(&folder));
+    assert!(least_free > LEAST - SMALL, "{least_free} bytes were free");
+    assert!(least_free < LEAST + (1 << 20), "the room was used: {least_free} bytes were free");
+    for rendition in output.renditions() {
+        let gaps: Vec<_> = rendition.playlist.entries.iter().map(|entry| entry.is_gap).collect();
+        assert!(!gaps[0] && gaps.contains(&true), "what there was room for, and gaps: {gaps:?}");
+    }
+}
+
 #[test]
 fn p7_a_stream_holds_no_more_than_its_window_and_what_left_it_whatever_it_sends() {
     const WINDOW: usize = 4;

@@ -32,6 +32,8 @@ use crate::config::Config;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Room is made when less than this part of a bound is left.
 const MARGIN: u64 = 10;
+/// What disks give files by, in bytes: so much may be lost at the end of each.
+const BLOCK_BYTES: u64 = 4096;
 /// The largest multivariant playlist that is looked into, in bytes.
 const MOST_INDEX_BYTES: u64 = 1 << 20;
 
@@ -181,7 +183,7 @@ impl Governor {
     }
 
     /// Measures how much more may be written, and says how many bytes should go to make room.
-    fn measure(&self) -> u64 {
+    pub(super) fn measure(&self) -> u64 {
         let Bounds { max_disk, min_free, .. } = self.bounds;
         let written = self.room.written.load(Ordering::Relaxed);
         let of_folder = max_disk.map(|most| (most, most.saturating_sub(folder::size(&self.out))));
@@ -212,8 +214,9 @@ impl Room {
         self.most.load(Ordering::Relaxed).saturating_sub(self.written.load(Ordering::Relaxed))
     }
 
-    fn take(&self, body: &[Bytes]) -> io::Result<()> {
-        let bytes: u64 = body.iter().map(|piece| piece.len() as u64).sum();
+    /// Takes room for what is added to an object, and for what is lost behind its end if it `ends` with that.
+    fn take(&self, body: &[Bytes], ends: bool) -> io::Result<()> {
+        let bytes = body.iter().map(|piece| piece.len() as u64).sum::<u64>() + if ends { BLOCK_BYTES } else { 0 };
         if bytes > self.left() {
             return Err(io::Error::new(ErrorKind::StorageFull, "no room is left (--max-disk, --min-free)"));
         }
@@ -234,8 +237,10 @@ impl Store for Bounded {
     }
 
     fn perform(&mut self, action: &Action) -> io::Result<()> {
-        if let Action::Append { body, .. } | Action::Put { kind: ObjectKind::Segment, body, .. } = action {
-            self.room.take(body)?;
+        match action {
+            Action::Append { body, .. } => self.room.take(body, false)?,
+            Action::Put { kind: ObjectKind::Segment, body, .. } => self.room.take(body, true)?,
+            Action::Put { .. } | Action::Delete { .. } => {}
         }
         self.store.perform(action)
     }

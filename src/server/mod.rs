@@ -203,6 +203,8 @@ impl Server {
         let _lock = self.lock;
         let mut tasks = JoinSet::new();
         recovery::recover(out, &context, &mut tasks, &stop_word).await;
+        // Before the first publisher, who may be fast.
+        context.governor.measure();
         let governor = Arc::clone(&context.governor).run(Arc::clone(&context.registry));
         let _governor = AbortOnDrop::spawn(governor);
         let broadcasters = listener::serve(self.rtmp, rtmps, tasks, context, stop_word);

@@ -105,6 +105,11 @@ impl Server {
         self.folder.path()
     }
 
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its memory in KiB by the name that /proc/PID/status has for it: `VmRSS` now, `VmHWM` at most.
     pub(crate) fn memory_kib(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
