@@ -258,6 +258,30 @@ impl Watcher {
 }
 
 #[test]
+fn a_new_broadcast_under_the_same_address_leaves_the_one_before_as_it_was() {
+    let server = Server::start();
+    let index = index(&server, "again");
+    let film: Vec<u8> = peer::film().iter().flat_map(media).collect();
+    // What each broadcast has put, but for the address that they share.
+    let mut kept: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
+    let mut addresses = BTreeSet::new();
+    for _ in 0..3 {
+        let mut peer = Peer::publishing(server.address(), "live", "again");
+        peer.send(&[&film[..], &peer::goodbye()].concat());
+        assert!(peer.hears("NetStream.Unpublish.Success", SOON));
+        Output::await_end(&index);
+        // Who holds an old media playlist finds all that it lists, for it has not changed.
+        for (path, content) in &kept {
+            assert_eq!(fs::read(path).ok().as_ref(), Some(content), "{}", path.display());
+        }
+        assert!(addresses.insert(fs::read_to_string(&index).unwrap()), "the address leads to the new one");
+        kept = files(server.folder()).into_iter().map(|path| (path.clone(), fs::read(&path).unwrap())).collect();
+        kept.retain(|path, _| path.parent() != index.parent() && path.starts_with(index.parent().unwrap()));
+        assert!(kept.len() > 10 * addresses.len(), "{} files", kept.len());
+    }
+}
+
+#[test]
 fn p9_a_reader_never_sees_half_a_file_and_all_that_is_listed_stays_its_time() {
     const STREAMS: usize = 3;
     let server = Server::start_with(&["--window", "3"]);
