@@ -83,17 +83,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         cx: &mut Context<'_>,
         may_read: bool,
         take: impl FnMut(&[u8]),
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<io::Result<usize>>
+    where
+        S: Pace,
+    {
         let sent = if self.unsent.is_empty() { Ok(()) } else { self.poll_send(cx) };
         if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WriteZero) {
             return Poll::Ready(sent.map(|()| 0));
         }
+        // Whoever says goodbye and goes without hearing us out breaks the connection; the goodbye has come.
+        if sent.is_err() {
+            self.socket.hasten();
+        }
         let received = if may_read { self.poll_take(cx, take) } else { Poll::Pending };
         match (received, sent) {
-            // Whoever says goodbye and goes without hearing us out breaks the connection; the goodbye has come.
             (Poll::Ready(Ok(count @ 1..)), _) => Poll::Ready(Ok(count)),
-            (_, Err(error)) => Poll::Ready(Err(error)),
-            (received, Ok(())) => received,
+            (_, Err(error)) if may_read => Poll::Ready(Err(error)),
+            (received, _) => received,
         }
     }
 
@@ -156,11 +162,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::server::socket::Socket;
 
-    async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
+    async fn receive<S: AsyncRead + AsyncWrite + Pace + Unpin>(
         wire: &mut Wire<S>,
         mut take: impl FnMut(&[u8]),
     ) -> io::Result<usize> {
@@ -205,6 +215,29 @@ mod tests {
         assert_eq!(receive(&mut wire, |bytes| heard.extend_from_slice(bytes)).await.unwrap(), 3);
         assert_eq!(heard, b"bye");
         assert_eq!(receive(&mut wire, |_| {}).await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_is_heard_during_a_rest_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut wire = Wire::new(Socket::new(listener.accept().await.unwrap().0));
+        wire.pace(&Rhythm::start(Duration::from_millis(20)));
+        wire.send(Bytes::from_static(b"reply"));
+        peer.write_all(b"hello").await.unwrap();
+        assert_eq!(receive(&mut wire, |_| {}).await.unwrap(), 5);
+        wire.rest_until(Some(Instant::now() + Duration::from_secs(3600)));
+        let rests = poll_fn(|cx| Poll::Ready(wire.poll_receive(cx, true, |_| {}).is_pending())).await;
+        assert!(rests);
+        // It goes without having read the reply: the system resets the connection.
+        peer.write_all(b"bye").await.unwrap();
+        peer.readable().await.unwrap();
+        drop(peer);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        wire.send(Bytes::from_static(b"another"));
+        let mut heard = Vec::new();
+        assert_eq!(receive(&mut wire, |bytes| heard.extend_from_slice(bytes)).await.unwrap(), 3);
+        assert_eq!(heard, b"bye");
     }
 
     #[tokio::test]
