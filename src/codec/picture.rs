@@ -31,7 +31,7 @@ impl Picture {
 
     /// `VIDEO-RANGE` (RFC 8216bis §4.4.6.2).
     pub fn range(&self) -> Range {
-        match self.light.colour.map(|colour| colour.transfer) {
+        match self.light.preferred_transfer.or_else(|| self.light.colour.map(|colour| colour.transfer)) {
             Some(Colour::PQ) => Range::Pq,
             Some(Colour::HLG) => Range::Hlg,
             _ => Range::Sdr,
@@ -73,6 +73,9 @@ impl FrameRate {
 pub struct Light {
     /// The colours.
     pub colour: Option<Colour>,
+    /// `preferred_transfer_characteristics` (H.265 §D.3.38): what who knows it takes in place of the colours' own, which is
+    /// for old screens. So hybrid log-gamma is broadcast.
+    pub preferred_transfer: Option<u8>,
     /// The screen on which the material was graded.
     pub mastering_display: Option<MasteringDisplay>,
     /// How bright the material gets.
@@ -85,6 +88,7 @@ impl Light {
     pub fn or(self, hint: Self) -> Self {
         Self {
             colour: self.colour.filter(|colour| colour.is_specified()).or(hint.colour).or(self.colour),
+            preferred_transfer: self.preferred_transfer.or(hint.preferred_transfer),
             mastering_display: self.mastering_display.or(hint.mastering_display),
             content_light_level: self.content_light_level.or(hint.content_light_level),
         }

@@ -16,6 +16,7 @@ pub(super) fn parse(body: &Bytes) -> Option<Light> {
         colour: of("colorConfig").and_then(colour),
         mastering_display: of("hdrMdcv").and_then(mastering_display),
         content_light_level: of("hdrCll").and_then(content_light_level),
+        preferred_transfer: None,
     })
 }
 

@@ -265,6 +265,14 @@ mod tests {
     }
 
     #[test]
+    fn the_transfer_that_key_frames_prefer_is_in_the_first_header() {
+        let key = picture(0, FourCc::HEVC, true, "000000064e0193011280 000000032801af");
+        let start = video(0, FourCc::HEVC, true, VideoPacket::SequenceStart(hex(FFMPEG_HEVC)));
+        let found = said(&mut remuxer(), [start, key, picture(1000, FourCc::HEVC, false, "00000003 0201d0")]);
+        assert!(found.contains(&"video hvc1.1.6.L60.90 90000 Hlg".to_owned()), "{found:?}");
+    }
+
+    #[test]
     fn light_said_beside_the_codec_counts_from_the_next_key_frame_on() {
         let mut remuxer = remuxer();
         let light = |transfer| {

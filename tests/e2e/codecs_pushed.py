@@ -24,6 +24,10 @@ HDR10 = (
 HLG = (
     "libx265 -preset ultrafast -pix_fmt yuv420p10le -g 50 -x265-params log-level=error "
     "-vf setparams=color_primaries=bt2020:color_trc=arib-std-b67:colorspace=bt2020nc")
+# As it is broadcast: old screens take the transfer of the sequence header, those that know HLG what the SEI says.
+HLG_BY_SEI = (
+    "libx265 -preset ultrafast -pix_fmt yuv420p10le -g 50 -x265-params log-level=error:atc-sei=18 "
+    "-vf setparams=color_primaries=bt2020:color_trc=bt2020-10:colorspace=bt2020nc")
 STEREO = "-ar 48000 -ac 2"
 
 CASES = [
@@ -32,6 +36,7 @@ CASES = [
     Case("hevc", "libx265 -preset ultrafast -x265-params log-level=error -g 50", "aac", "hvc1.1.6.L60.90,mp4a.40.2", []),
     Case("hevc-hdr10", HDR10, "aac", "hvc1.2.4.L60.90,mp4a.40.2", ["VIDEO-RANGE=PQ"]),
     Case("hevc-hlg", HLG, "aac", "hvc1.2.4.L60.90,mp4a.40.2", ["VIDEO-RANGE=HLG"]),
+    Case("hevc-hlg-by-sei", HLG_BY_SEI, "aac", "hvc1.2.4.L60.90,mp4a.40.2", ["VIDEO-RANGE=HLG"]),
     Case("av1", "libsvtav1 -preset 12 -g 50", "aac", "av01.0.00M.08,mp4a.40.2", []),
     Case("vp9", "libvpx-vp9 -deadline realtime -cpu-used 8 -g 50", "aac", "vp09.00.11.08,mp4a.40.2", []),
     Case("aac-71", X264, "aac -ar 48000 -ac 8", "avc1.42c00c,mp4a.40.2", ['CHANNELS="8"']),

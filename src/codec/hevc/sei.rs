@@ -8,6 +8,7 @@ pub(super) fn read(unit: &[u8]) -> (Light, Captions) {
     let (mut light, mut captions) = (Light::default(), Captions::default());
     sei::messages(unit.get(HEADER_BYTES..).unwrap_or_default(), |kind, payload| match kind {
         sei::ITU_T_T35 => captions |= Captions::of_itu_t_t35(payload),
+        ALTERNATIVE_TRANSFER_CHARACTERISTICS => light.preferred_transfer = payload.into_iter().next(),
         MASTERING_DISPLAY_COLOUR_VOLUME | CONTENT_LIGHT_LEVEL => {
             let mut message = [0; MOST_BYTES];
             let filled = message.iter_mut().zip(payload).map(|(place, byte)| *place = byte).count();
@@ -46,6 +47,7 @@ impl Bits<'_> {
 
 const MASTERING_DISPLAY_COLOUR_VOLUME: usize = 137;
 const CONTENT_LIGHT_LEVEL: usize = 144;
+const ALTERNATIVE_TRANSFER_CHARACTERISTICS: usize = 147;
 
 const HEADER_BYTES: usize = 2;
 /// Of the messages about light.
@@ -68,7 +70,8 @@ mod tests {
             ((15_635, 16_450), 10_000_000, 1)
         );
         assert_eq!(found.content_light_level, Some(ContentLightLevel { most: 1000, most_average: 400 }));
-        assert_eq!(found.colour, None);
+        assert_eq!((found.colour, found.preferred_transfer), (None, None));
+        assert_eq!(read(&hex("4e01 9301 12 80")).0.preferred_transfer, Some(18));
         for nothing in ["", "4e01", "4e01 89", "4e01 8918 33c2", "4e01 ffffff"] {
             assert_eq!(read(&hex(nothing)).0, Light::default(), "{nothing}");
         }
