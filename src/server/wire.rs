@@ -19,7 +19,7 @@ use super::socket::{Pace, Rhythm};
 /// Bytes taken at once from the socket of a peer who may not publish yet.
 const FIRST_READ_BYTES: usize = 16 << 10;
 /// Bytes taken at once from the socket of a publisher.
-const READ_BYTES: usize = 128 << 10;
+const READ_BYTES: usize = 64 << 10;
 /// Bytes that wait for a peer that does not read what we say; our replies are a few hundred.
 pub(super) const MOST_UNSENT_BYTES: usize = 64 << 10;
 
