@@ -6,11 +6,11 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use common::mp4::Header;
 use common::output::{Output, Rendition, Segment, seconds};
 use common::run::Run;
+use common::server::inspect;
 use mp4_atom::{DrefEntry, StszSamples};
 
 /// A rounding of a listed duration, in seconds.
@@ -38,7 +38,7 @@ fn check(id: &str) {
         }
         rendition_rules(&output, &mut |what| about_stream.push(what));
         multivariant_rules(&output, &mut |what| about_stream.push(format!("index.m3u8: {what}")));
-        inspect(&run.folder(stream), &mut |what| about_stream.push(what));
+        about_stream.extend(inspect(&run.folder(stream)).err());
         findings.extend(about_stream.into_iter().map(|finding| format!("{}: {finding}", stream.name)));
     }
     run.conclude(&findings);
@@ -390,13 +390,4 @@ fn peak_bit_rate(rendition: &Rendition) -> f64 {
 /// A number of bits, for arithmetic.
 fn bits(count: u64) -> f64 {
     f64::from(u32::try_from(count).expect("the corpus is small"))
-}
-
-/// `upscope inspect` judges the same.
-fn inspect(folder: &std::path::Path, report: &mut impl FnMut(String)) {
-    let judged = Command::new(env!("CARGO_BIN_EXE_upscope")).arg("inspect").arg(folder).output().unwrap();
-    if !judged.status.success() {
-        let said = [judged.stdout, judged.stderr].concat();
-        report(format!("upscope inspect is not content: {}", String::from_utf8_lossy(&said).trim_end()));
-    }
 }

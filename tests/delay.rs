@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::peer::{Peer, SetOnDrop, film, films, media};
+use common::peer::{Peer, SetOnDrop};
 use common::server::Server;
 
 /// Publishers at the same time, each with a phase of its own.
@@ -52,21 +52,14 @@ fn delays_of(address: SocketAddr, name: &str, folder: &Path) -> Vec<Duration> {
         let mut sent = Vec::new();
         {
             let _over = SetOnDrop(&is_over);
-            let film = film();
-            let start = Instant::now();
-            for tag in films(&film) {
-                let due = start + Duration::from_millis(tag.1.into());
-                thread::sleep(due.saturating_duration_since(Instant::now()));
-                if start.elapsed() > LONG {
-                    break;
-                }
+            let until = Instant::now() + LONG;
+            let is_over = || Instant::now() > until;
+            peer.show_film_and(is_over, |tag| {
                 // The film's key frames are two seconds apart.
-                let is_key = tag.0 == 9 && tag.2[0] >> 4 == 1 && tag.2[1] == 1;
-                assert!(peer.send(&media(&tag)));
-                if is_key {
+                if tag.0 == 9 && tag.2[0] >> 4 == 1 && tag.2[1] == 1 {
                     sent.push(Instant::now());
                 }
-            }
+            });
             thread::sleep(Duration::from_millis(300));
         }
         let listed = listed.join().unwrap();

@@ -3,13 +3,12 @@
 
 mod common;
 
-use std::process::Command;
 use std::time::Duration;
 
 use common::case::Case;
 use common::output::{Output, Rendition};
 use common::peer::{Peer, goodbye, media};
-use common::server::Server;
+use common::server::{Server, inspect};
 use common::source::{self, SourceTrack};
 
 /// Enhanced RTMP v2, `AvMultitrackType`.
@@ -116,8 +115,7 @@ fn check(form: Form, video: &[Track], audio: &[Track], codecs: &[&str]) {
     for (track, rendition) in video.iter().zip(came).chain(audio.iter().zip(&output.audio)) {
         assert_came(form, track, rendition);
     }
-    let judged = Command::new(env!("CARGO_BIN_EXE_upscope")).arg("inspect").arg(server.folder()).output().unwrap();
-    assert!(judged.status.success(), "{form:?}: {}", String::from_utf8_lossy(&judged.stdout));
+    assert_eq!(inspect(server.folder()), Ok(()), "{form:?}");
 }
 
 /// All frames in order and without a break, but for sound that may lie before the first picture.

@@ -130,13 +130,7 @@ fn p7_what_has_to_stay_free_on_a_small_disk_stays_free() {
     }
     peer.send(&peer::goodbye());
     // Each segment is tried for a while before it is given up.
-    let ended = |output: Output| output.renditions().all(|rendition| rendition.playlist.has_end);
-    let until = Instant::now() + Duration::from_secs(60);
-    while !Output::read(&folder.join("live/much/index.m3u8")).is_ok_and(ended) {
-        assert!(Instant::now() < until);
-        thread::sleep(Duration::from_millis(200));
-    }
-    let output = Output::await_end(&folder.join("live/much/index.m3u8"));
+    let output = Output::await_end_within(Duration::from_secs(60), &folder.join("live/much/index.m3u8"));
     least_free = least_free.min(free(&folder));
     assert!(least_free > LEAST - SMALL, "{least_free} bytes were free");
     assert!(least_free < LEAST + (1 << 20), "the room was used: {least_free} bytes were free");

@@ -381,10 +381,9 @@ mod tests {
     /// the first of what was sent after that waited.
     async fn reads_and_delay(rhythm: &Rhythm, quiet: Duration) -> (u32, Duration) {
         let (mut peer, mut socket) = pair().await;
-        socket.rhythm = Some(rhythm.clone());
-        let began = Instant::now();
-        socket.rest_until(Some(began + quiet));
-        let end = began + quiet;
+        socket.pace(rhythm);
+        let end = Instant::now() + quiet;
+        socket.rest_until(Some(end));
         let writer = tokio::spawn(async move {
             while Instant::now() < end {
                 peer.write_all(&[0; 100]).await.unwrap();

@@ -4,7 +4,7 @@
 //! one thread does what has queued up, and looks once more after a rest before it goes; many cores share what is much. Work
 //! that does not come back (a disk that stalls) keeps its thread to itself: another one goes on with what is left.
 //!
-//! A publisher that is read at a beat [runs](WorkQueue::run) here as a whole. What it received is parsed and written in one
+//! A publisher [runs](WorkQueue::run) here as a whole. What it received is parsed and written in one
 //! go, while it is in the cache; a disk that stalls holds up its reading, and nobody else.
 
 use std::cell::Cell;

@@ -71,11 +71,16 @@ impl Output {
 
     /// Reads it once all its playlists have ended.
     pub(crate) fn await_end(index: &Path) -> Self {
+        Self::await_end_within(SOON, index)
+    }
+
+    /// The same with more `patience`.
+    pub(crate) fn await_end_within(patience: Duration, index: &Path) -> Self {
         let start = Instant::now();
         loop {
             match Self::read(index) {
                 Ok(output) if output.renditions().all(|rendition| rendition.playlist.has_end) => return output,
-                read => assert!(start.elapsed() < SOON, "{}: {:?}", index.display(), read.err()),
+                read => assert!(start.elapsed() < patience, "{}: {:?}", index.display(), read.err()),
             }
             thread::sleep(Duration::from_millis(20));
         }

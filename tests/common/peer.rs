@@ -138,6 +138,11 @@ impl Peer {
 
     /// Shows the film over and over, at its own pace, until `is_over`.
     pub(crate) fn show_film(&mut self, is_over: impl Fn() -> bool) {
+        self.show_film_and(is_over, |_| {});
+    }
+
+    /// The same, and what was `sent` is told each time.
+    pub(crate) fn show_film_and(&mut self, is_over: impl Fn() -> bool, mut sent: impl FnMut(&FilmTag)) {
         let film = film();
         let start = Instant::now();
         for tag in films(&film) {
@@ -147,6 +152,7 @@ impl Peer {
                 return;
             }
             assert!(self.send(&media(&tag)), "a healthy publisher was cut off");
+            sent(&tag);
         }
     }
 

@@ -17,6 +17,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The program.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_upscope");
 
+/// What `upscope inspect` says against a folder.
+///
+/// # Errors
+/// Its words, if it is not content.
+pub(crate) fn inspect(folder: &Path) -> Result<(), String> {
+    let judged = Command::new(PROGRAM).arg("inspect").arg(folder).output().unwrap();
+    if judged.status.success() {
+        return Ok(());
+    }
+    let said = [judged.stdout, judged.stderr].concat();
+    Err(format!("upscope inspect is not content: {}", String::from_utf8_lossy(&said).trim_end()))
+}
+
 /// What it says once it listens; the address follows.
 const LISTENING: &str = "listening for RTMP on ";
 
