@@ -37,6 +37,7 @@ mod socket;
 mod stalled;
 mod stop;
 mod store;
+mod tempo;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -27,6 +27,7 @@ use super::limits::{Admission, Bitrate, Configurations, Reached};
 use super::registry::{Call, Claim};
 use super::socket::Pace;
 use super::stop::Stop;
+use super::tempo::Tempo;
 use super::wire::{MOST_UNSENT_BYTES, Wire};
 use crate::flv::{self, TagBody};
 use crate::media::Moment;
@@ -152,6 +153,7 @@ struct Live {
     most_bitrate: Option<u64>,
     bitrate: Bitrate,
     configurations: Configurations,
+    tempo: Tempo,
 }
 
 impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
@@ -262,10 +264,20 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
             if let Some(ending) = self.handle_time(may_read, now) {
                 return ending;
             }
-            if has_received {
-                self.wire.rest_until(self.live.as_ref().and_then(|live| live.broadcast.quiet_until()));
+            if has_received || !may_read {
+                self.pace();
             }
         }
+    }
+
+    /// All that came was handled: when the wire is looked at next, and when it is written to.
+    fn pace(&mut self) {
+        let Self { wire, live, .. } = self;
+        if let Some(live) = live {
+            live.tempo.mark_received(Instant::now());
+        }
+        wire.rest_until(live.as_ref().and_then(|live| live.broadcast.quiet_until()));
+        wire.be_quiet_until(live.as_ref().and_then(|live| live.tempo.quiet_until()));
     }
 
     /// Somebody wants the name: all that has come is read, for the publisher may be gone.
@@ -316,7 +328,10 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
 
     fn next_alarm(&self) -> Instant {
         let Some(Live { broadcast, .. }) = &self.live else { return self.deadline };
-        [broadcast.due(), broadcast.retry_at()].into_iter().flatten().fold(self.deadline, Instant::min)
+        [broadcast.due(), broadcast.retry_at(), self.wire.sends_at()]
+            .into_iter()
+            .flatten()
+            .fold(self.deadline, Instant::min)
     }
 
     fn handle_time(&mut self, could_read: bool, now: Instant) -> Option<Ending> {
@@ -394,6 +409,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
     fn handle_media(&mut self, message: &Message, received_at: Moment) {
         let Some(live) = &mut self.live else { return };
         let Message { kind, timestamp, body } = message;
+        live.tempo.handle_media(*timestamp);
         let parsed = match kind {
             MessageKind::Audio => flv::parse_audio(*timestamp, body),
             MessageKind::Video => flv::parse_video(*timestamp, body),

@@ -22,6 +22,8 @@ const FIRST_READ_BYTES: usize = 16 << 10;
 const READ_BYTES: usize = 64 << 10;
 /// Bytes that wait for a peer that does not read what we say; our replies are a few hundred.
 pub(super) const MOST_UNSENT_BYTES: usize = 64 << 10;
+/// So many bytes are sent even if we should be quiet.
+const MOST_HELD_BYTES: usize = 16 << 10;
 
 thread_local! {
     /// What was read last.
@@ -34,6 +36,8 @@ pub(super) struct Wire<S> {
     socket: S,
     unsent: VecDeque<Bytes>,
     unsent_bytes: usize,
+    /// Until when nothing is sent.
+    quiet_until: Option<Instant>,
     /// Bytes received so far.
     received: u64,
     /// Bytes taken from the socket at once.
@@ -42,7 +46,14 @@ pub(super) struct Wire<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(socket: S) -> Self {
-        Self { socket, unsent: VecDeque::new(), unsent_bytes: 0, received: 0, read_bytes: FIRST_READ_BYTES }
+        Self {
+            socket,
+            unsent: VecDeque::new(),
+            unsent_bytes: 0,
+            quiet_until: None,
+            received: 0,
+            read_bytes: FIRST_READ_BYTES,
+        }
     }
 
     /// The peer publishes: it is read in large pieces, when `rhythm` says so.
@@ -73,6 +84,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.unsent.push_back(bytes);
     }
 
+    /// Nothing is sent until then.
+    pub(super) fn be_quiet_until(&mut self, quiet_until: Option<Instant>) {
+        self.quiet_until = quiet_until;
+    }
+
+    /// When what waits to be sent can go out, if it has to wait for that.
+    pub(super) fn sends_at(&self) -> Option<Instant> {
+        self.quiet_until.filter(|_| !self.unsent.is_empty() && self.unsent_bytes <= MOST_HELD_BYTES)
+    }
+
     /// Hands what comes next to `take` and returns how many bytes it was, 0 at the end. Unless `may_read`, only sends.
     /// Nothing is taken from the socket that `take` has not seen.
     ///
@@ -87,7 +108,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     where
         S: Pace,
     {
-        let sent = if self.unsent.is_empty() { Ok(()) } else { self.poll_send(cx) };
+        let may_send = !self.unsent.is_empty() && self.sends_at().is_none_or(|at| at <= Instant::now());
+        let sent = if may_send { self.poll_send(cx) } else { Ok(()) };
         if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WriteZero) {
             return Poll::Ready(sent.map(|()| 0));
         }

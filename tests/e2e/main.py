@@ -120,6 +120,8 @@ def all_publishers(clip):
         publishers.gstreamer_live("gst-live", "GStreamer rtmp2sink, encoding"),
         publishers.gstreamer_remux("gst-remux", "GStreamer rtmp2sink, remuxing B-frames", clip),
         publishers.librtmp("librtmp", "librtmp", sample),
+        publishers.ffmpeg_at_once("ffmpeg", "ffmpeg-at-once", f"{old_name}, -c copy, at full speed", publishers.dense_clip()),
+        publishers.ffmpeg_at_once(modern, "ffmpeg-new-at-once", f"{new_name}, -c copy, at full speed", publishers.dense_clip()),
     ]
 
 

@@ -31,6 +31,12 @@ def ffmpeg_copy(program, name, title, clip):
         program, "-hide_banner", "-loglevel", "info", "-re", "-i", clip, "-c", "copy", "-f", "flv", url])
 
 
+def ffmpeg_at_once(program, name, title, clip):
+    """Not at the pace at which it plays; ffmpeg is gone as soon as the system has taken the last byte from it."""
+    return Publisher(name, title, clip, lambda url: [
+        program, "-hide_banner", "-loglevel", "info", "-i", clip, "-c", "copy", "-f", "flv", url])
+
+
 def ffmpeg_live(program, name, title):
     """Encodes while it sends, and keeps what it sends."""
     kept = MEDIA / f"{name}.flv"
@@ -102,6 +108,19 @@ def test_clip():
             "-f", "lavfi", "-i", "aevalsrc='if(lt(mod(t,1),0.08),0.5*sin(2*PI*1000*t),0)':sample_rate=48000:channel_layout=stereo",
             "-t", 60, "-c:v", "libx264", "-preset", "veryfast", "-bf", 2, "-g", 60, "-sc_threshold", 0, "-b:v", "800k",
             "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "96k", "-f", "flv", unfinished], 180)
+        unfinished.rename(clip)
+    return clip
+
+
+def dense_clip():
+    """A minute of some 40 MB, more than systems hold on its way."""
+    clip = MEDIA / "dense.flv"
+    if not clip.exists():
+        MEDIA.mkdir(parents=True, exist_ok=True)
+        unfinished = clip.with_suffix(".part")
+        output_of([
+            "ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=25", "-f", "lavfi", "-i", "sine",
+            "-t", 60, "-c:v", "libx264", "-preset", "ultrafast", "-b:v", "6M", "-g", 50, "-c:a", "aac", "-f", "flv", unfinished], 180)
         unfinished.rename(clip)
     return clip
 

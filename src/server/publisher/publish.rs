@@ -14,6 +14,7 @@ use crate::server::limits::{Bitrate, Configurations, Reached};
 use crate::server::registry::Taken;
 use crate::server::socket::Pace;
 use crate::server::stop::Stop;
+use crate::server::tempo::Tempo;
 
 /// How often a connection may be refused: one that goes on guesses.
 const MOST_REFUSALS: u32 = 5;
@@ -101,6 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'_, S> {
             most_bitrate: bitrate.or_else(|| self.context.gate.limits().bitrate),
             bitrate: Bitrate::new(received),
             configurations,
+            tempo: Tempo::default(),
         });
         self.mark_alive(Instant::now());
         self.wire.pace(&self.context.rhythm);

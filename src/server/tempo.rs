@@ -1,0 +1,101 @@
+//! Whether a publisher sends at the speed at which its media play, and so when it is answered.
+//!
+//! Whoever closes a connection with our words unread resets it, and what it had not sent yet is lost (RFC 1122
+//! §4.2.2.13). Of a live stream that is nothing, but of a film that is pushed at full speed the last seconds are still on
+//! their way then, and the goodbye. So who is faster than its media is told nothing (acknowledgements, which codec is left
+//! out) before it pauses, which it does if it waits for us.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Over how long media and clock are compared.
+const OVER: Duration = Duration::from_secs(1);
+/// Media that come this much faster than they play, in per cent, are none of a live stream.
+const MOST_PER_CENT: u128 = 150;
+/// Who sends nothing for so long may be waiting for us. Longer than what lies between two looks at a publisher.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// How fast a publisher's media come.
+#[derive(Debug, Default)]
+pub(super) struct Tempo {
+    /// The clock and the timestamp from which on is counted.
+    start: Option<(Instant, u32)>,
+    /// The last timestamp, once media have come.
+    timestamp: Option<u32>,
+    /// When something was received last.
+    received_at: Option<Instant>,
+    is_live: bool,
+}
+
+impl Tempo {
+    /// Media of this RTMP timestamp, in milliseconds, have come.
+    pub(super) fn handle_media(&mut self, timestamp: u32) {
+        self.timestamp = Some(timestamp);
+    }
+
+    /// All that came until now was handled.
+    pub(super) fn mark_received(&mut self, now: Instant) {
+        let Some(last) = self.timestamp else { return };
+        self.received_at = Some(now);
+        let (since, first) = *self.start.get_or_insert((now, last));
+        let passed = now - since;
+        if passed >= OVER {
+            // The timestamps wrap at 2^32 ms, and may go back.
+            let played = last.wrapping_sub(first).cast_signed().max(0);
+            self.is_live = u128::from(played.unsigned_abs()) * 100 <= passed.as_millis() * MOST_PER_CENT;
+            self.start = Some((now, last));
+        }
+    }
+
+    /// Until when the publisher is told nothing, unless more comes.
+    pub(super) fn quiet_until(&self) -> Option<Instant> {
+        self.received_at.filter(|_| !self.is_live).map(|at| at + PAUSE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Media of `per_cent` of the speed at which they play, a message every 40 ms, for a while.
+    fn play(tempo: &mut Tempo, start: Instant, per_cent: u32, mut timestamp: u32) -> (Instant, u32) {
+        let mut now = start;
+        for _ in 0..60 {
+            tempo.handle_media(timestamp);
+            tempo.mark_received(now);
+            now += Duration::from_millis(40);
+            timestamp = timestamp.wrapping_add(40 * per_cent / 100);
+        }
+        (now, timestamp)
+    }
+
+    #[test]
+    fn who_sends_as_it_plays_may_be_told_anything() {
+        let mut tempo = Tempo::default();
+        // The timestamps wrap meanwhile.
+        play(&mut tempo, Instant::now(), 110, u32::MAX - 1000);
+        assert_eq!(tempo.quiet_until(), None);
+    }
+
+    #[test]
+    fn who_sends_faster_is_told_nothing_before_it_pauses_or_slows_down() {
+        let mut tempo = Tempo::default();
+        let (now, timestamp) = play(&mut tempo, Instant::now(), 300, 0);
+        assert_eq!(tempo.quiet_until(), Some(now - Duration::from_millis(40) + PAUSE));
+        play(&mut tempo, now, 100, timestamp);
+        assert_eq!(tempo.quiet_until(), None);
+    }
+
+    #[test]
+    fn who_has_just_begun_is_not_known_yet() {
+        let mut tempo = Tempo::default();
+        let now = Instant::now();
+        // It may be waiting for the answer to its publish.
+        tempo.mark_received(now);
+        assert_eq!(tempo.quiet_until(), None);
+        tempo.handle_media(0);
+        tempo.mark_received(now);
+        assert_eq!(tempo.quiet_until(), Some(now + PAUSE));
+    }
+}
