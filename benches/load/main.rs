@@ -11,8 +11,10 @@ mod media;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::io::{ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -57,6 +59,10 @@ struct Options {
     /// Waits for no answer.
     #[arg(long)]
     deaf: bool,
+    /// Realtime: has the system send the bytes as they lie in a file (`sendfile` of Linux), so that one core sends more. The
+    /// receiver copies as much, but need not free what held the bytes.
+    #[arg(long)]
+    sendfile: bool,
 }
 
 /// How fast a publisher sends.
@@ -82,7 +88,10 @@ fn main() -> anyhow::Result<()> {
     );
     let length = Duration::try_from_secs_f64(options.seconds)?;
     match options.speed {
-        Speed::Realtime => send_in_realtime(sockets, &program, length, options.gather_ms),
+        Speed::Realtime => {
+            let source = if options.sendfile { Source::file(&program.round)? } else { Source::Memory(&program.round) };
+            send_in_realtime(sockets, &program, &source, length, options.gather_ms)
+        }
         Speed::Max => send_at_once(sockets, &program, length, options.megabytes * 1_000_000),
         Speed::Idle => {
             sleep(length);
@@ -170,9 +179,42 @@ struct Batch {
     end: usize,
 }
 
+/// Where the bytes of a round lie.
+enum Source<'a> {
+    Memory(&'a [u8]),
+    File(File),
+}
+
+impl Source<'_> {
+    fn file(round: &[u8]) -> anyhow::Result<Self> {
+        let mut file = tempfile::tempfile().context("make a file to send from")?;
+        file.write_all(round)?;
+        Ok(Self::File(file))
+    }
+
+    /// As many of these bytes as the socket takes.
+    fn send(&self, bytes: Range<usize>, socket: &mut TcpStream) -> io::Result<usize> {
+        match self {
+            Self::Memory(round) => socket.write(&round[bytes]),
+            Self::File(file) => send_from_file(file, bytes, socket),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn send_from_file(file: &File, bytes: Range<usize>, socket: &TcpStream) -> io::Result<usize> {
+    Ok(rustix::fs::sendfile(socket, file, Some(&mut (bytes.start as u64)), bytes.len())?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn send_from_file(_: &File, _: Range<usize>, _: &TcpStream) -> io::Result<usize> {
+    Err(ErrorKind::Unsupported.into())
+}
+
 fn send_in_realtime(
     sockets: Vec<TcpStream>,
     program: &Program,
+    source: &Source<'_>,
     length: Duration,
     gather_ms: u64,
 ) -> anyhow::Result<()> {
@@ -209,7 +251,7 @@ fn send_in_realtime(
         }
         let publisher = &mut publishers[number];
         let batch = batches[publisher.next];
-        match publisher.socket.write(&program.round[publisher.sent..batch.end]) {
+        match source.send(publisher.sent..batch.end, &mut publisher.socket) {
             Ok(length) => {
                 publisher.sent += length;
                 sent_bytes += length as u64;
