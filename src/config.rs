@@ -72,7 +72,7 @@ options! {
     "min-free" => min_free: OptionalBytes, "SIZE" = "off";
     /// Write so that what is listed outlives a loss of power too; costs two syncs a file.
     "durable" => durable: Switch, "BOOL" = "false";
-    /// How much later the end of a segment may be read so that more comes at once; what cannot end one may wait for 200 ms.
+    /// How much later the end of a segment may be read so that more comes at once; what cannot end one may wait for 400 ms.
     "ingest-delay" => ingest_delay: IngestDelay, "TIME" = "50ms";
     /// Let anybody publish who reaches the port, not only programs on this machine.
     "open" => open: Switch, "BOOL" = "false";

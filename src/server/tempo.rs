@@ -13,7 +13,7 @@ use tokio::time::Instant;
 const OVER: Duration = Duration::from_secs(1);
 /// Media that come this much faster than they play, in per cent, are none of a live stream.
 const MOST_PER_CENT: u128 = 150;
-/// Who sends nothing for so long may be waiting for us. Longer than what lies between two looks at a publisher.
+/// Who sends nothing for so long may be waiting for us.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// How fast a publisher's media come.

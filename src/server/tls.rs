@@ -80,6 +80,10 @@ impl Pace for Box<TlsStream<Socket>> {
     fn hasten(&mut self) {
         self.get_mut().0.hasten();
     }
+
+    fn read_bytes(&self) -> usize {
+        self.get_ref().0.read_bytes()
+    }
 }
 
 struct Resolver(Arc<Identity>);

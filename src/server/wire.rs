@@ -16,18 +16,14 @@ use tokio::time::Instant;
 
 use super::socket::{Pace, Rhythm};
 
-/// Bytes taken at once from the socket of a peer who may not publish yet.
-const FIRST_READ_BYTES: usize = 16 << 10;
-/// Bytes taken at once from the socket of a publisher.
-const READ_BYTES: usize = 64 << 10;
 /// Bytes that wait for a peer that does not read what we say; our replies are a few hundred.
 pub(super) const MOST_UNSENT_BYTES: usize = 64 << 10;
 /// So many bytes are sent even if we should be quiet.
 const MOST_HELD_BYTES: usize = 16 << 10;
 
 thread_local! {
-    /// What was read last.
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+    /// What was read last, as long as it ever was worth.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A socket, and what is still to be said through it.
@@ -40,28 +36,18 @@ pub(super) struct Wire<S> {
     quiet_until: Option<Instant>,
     /// Bytes received so far.
     received: u64,
-    /// Bytes taken from the socket at once.
-    read_bytes: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(socket: S) -> Self {
-        Self {
-            socket,
-            unsent: VecDeque::new(),
-            unsent_bytes: 0,
-            quiet_until: None,
-            received: 0,
-            read_bytes: FIRST_READ_BYTES,
-        }
+        Self { socket, unsent: VecDeque::new(), unsent_bytes: 0, quiet_until: None, received: 0 }
     }
 
-    /// The peer publishes: it is read in large pieces, when `rhythm` says so.
+    /// The peer publishes: it is read when `rhythm` says so.
     pub(super) fn pace(&mut self, rhythm: &Rhythm)
     where
         S: Pace,
     {
-        self.read_bytes = READ_BYTES;
         self.socket.pace(rhythm);
     }
 
@@ -103,12 +89,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         &mut self,
         cx: &mut Context<'_>,
         may_read: bool,
-        take: impl FnMut(&[u8]),
+        mut take: impl FnMut(&[u8]),
     ) -> Poll<io::Result<usize>>
     where
         S: Pace,
     {
-        let may_send = !self.unsent.is_empty() && self.sends_at().is_none_or(|at| at <= Instant::now());
+        let sends_at = self.sends_at();
+        let may_send = !self.unsent.is_empty() && sends_at.is_none_or(|at| may_read && at <= Instant::now());
+        // Who is told something only when it pauses does not pause if more has come.
+        if may_send && sends_at.is_some() {
+            self.socket.hasten();
+            if let received @ Poll::Ready(_) = self.poll_take(cx, &mut take) {
+                return received;
+            }
+        }
         let sent = if may_send { self.poll_send(cx) } else { Ok(()) };
         if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WriteZero) {
             return Poll::Ready(sent.map(|()| 0));
@@ -146,9 +140,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.socket.shutdown().await
     }
 
-    fn poll_take(&mut self, cx: &mut Context<'_>, mut take: impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
+    fn poll_take(&mut self, cx: &mut Context<'_>, mut take: impl FnMut(&[u8])) -> Poll<io::Result<usize>>
+    where
+        S: Pace,
+    {
+        let read_bytes = self.socket.read_bytes();
         BUFFER.with_borrow_mut(|buffer| {
-            let mut buffer = ReadBuf::new(&mut buffer[..self.read_bytes]);
+            if buffer.len() < read_bytes {
+                buffer.resize(read_bytes, 0);
+            }
+            let mut buffer = ReadBuf::new(&mut buffer[..read_bytes]);
             let polled = Pin::new(&mut self.socket).poll_read(cx, &mut buffer)?;
             polled.map(|()| {
                 let bytes = buffer.filled();
@@ -260,6 +261,18 @@ mod tests {
         let mut heard = Vec::new();
         assert_eq!(receive(&mut wire, |bytes| heard.extend_from_slice(bytes)).await.unwrap(), 3);
         assert_eq!(heard, b"bye");
+    }
+
+    #[tokio::test]
+    async fn who_is_told_something_when_it_pauses_is_heard_before() {
+        let (socket, mut peer) = tokio::io::duplex(64);
+        let mut wire = Wire::new(socket);
+        wire.send(Bytes::from_static(b"reply"));
+        wire.be_quiet_until(Some(Instant::now()));
+        peer.write_all(b"more").await.unwrap();
+        drop(peer);
+        assert_eq!(receive(&mut wire, |_| {}).await.unwrap(), 4);
+        assert_eq!(receive(&mut wire, |_| {}).await.unwrap(), 0);
     }
 
     #[tokio::test]
