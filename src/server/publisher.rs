@@ -25,9 +25,9 @@ use super::broadcast::{self, Broadcast, printable, source};
 use super::ending::Ending;
 use super::limits::{Admission, Bitrate, Configurations, Reached};
 use super::registry::{Call, Claim};
-use super::socket::Pace;
+use super::socket::{Next, Pace};
 use super::stop::Stop;
-use super::tempo::Tempo;
+use super::tempo::{Speed, Tempo};
 use super::wire::{MOST_UNSENT_BYTES, Wire};
 use crate::flv::{self, TagBody};
 use crate::media::Moment;
@@ -272,12 +272,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
 
     /// All that came was handled: when the wire is looked at next, and when it is written to.
     fn pace(&mut self) {
-        let Self { wire, live, .. } = self;
-        if let Some(live) = live {
-            live.tempo.mark_received(Instant::now());
+        let mut next = Next::Any;
+        let mut quiet_until = None;
+        if let Some(Live { tempo, broadcast, .. }) = &mut self.live {
+            tempo.mark_received(Instant::now());
+            quiet_until = tempo.quiet_until();
+            next = match tempo.speed() {
+                Speed::Film => Next::Film,
+                Speed::Live => broadcast.quiet_until().map_or(Next::Any, Next::QuietUntil),
+                Speed::Unknown => Next::Any,
+            };
         }
-        wire.rest_until(live.as_ref().and_then(|live| live.broadcast.quiet_until()));
-        wire.be_quiet_until(live.as_ref().and_then(|live| live.tempo.quiet_until()));
+        self.wire.expect(next);
+        self.wire.be_quiet_until(quiet_until);
     }
 
     /// Somebody wants the name: all that has come is read, for the publisher may be gone.

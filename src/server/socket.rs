@@ -1,8 +1,8 @@
 //! A TCP socket in two paces: prompt, woken by the system whenever bytes come, or paced, looked at once a beat.
 //!
-//! A paced socket is not registered with the system's event queue at all, so bytes that come cost no wake-up. When more
-//! comes than a live stream sends, it is looked at once a quick beat. While nothing that comes can change what viewers see,
-//! a socket rests: it is looked at after some beats only.
+//! A paced socket is not registered with the system's event queue at all, so bytes that come cost no wake-up. A film, which
+//! comes as fast as it is taken, is looked at once a quick beat. While nothing that comes can change what viewers see, a
+//! socket rests: it is looked at after some beats only.
 //!
 //! ```text
 //! the segment    |◀──────────── can't end ───────────▶|◀─ can end ─▶|
@@ -27,13 +27,11 @@ use super::beat::Beat;
 const FIRST_READ_BYTES: usize = 16 << 10;
 const READ_BYTES: usize = 64 << 10;
 const FAST_READ_BYTES: usize = 128 << 10;
-/// More than this a beat is no live stream, in bytes: 80 Mbit/s at 50 ms. It is fast.
-const MOST_PACED_BYTES: usize = 512 << 10;
-/// A socket that brings less than this a second, in bytes, is a live stream again: 40 Mbit/s.
-const LEAST_FAST_BYTES: f64 = 5e6;
-/// For how long a socket is fast before its pace is looked at again.
-const FAST_FOR: Duration = Duration::from_secs(2);
-/// The beat of what is fast. So much comes meanwhile that it is read in large pieces, and little is held up.
+/// Less than this at a look at a film, in bytes, and the next one may wait twice as long.
+const FAST_LOOK_BYTES: usize = 4 << 10;
+/// In quick beats.
+const LONGEST_FAST_WAIT: u64 = 50;
+/// The beat of films. So much comes meanwhile that it is read in large pieces, and little is held up.
 const QUICK_BEAT: Duration = Duration::from_millis(1);
 /// The longest rest. A publisher's goodbye is seen as much later.
 const LONGEST_REST: Duration = Duration::from_millis(400);
@@ -51,12 +49,23 @@ const REST_BEAT: Duration = Duration::from_millis(50);
 pub(super) trait Pace {
     /// From now on, look at the connection as `rhythm` says.
     fn pace(&mut self, rhythm: &Rhythm);
-    /// What comes until then may wait.
-    fn rest_until(&mut self, quiet_until: Option<Instant>);
+    /// What comes next, and so when it is looked at.
+    fn expect(&mut self, next: Next);
     /// Whatever has come may be read now, whenever the next look is.
     fn hasten(&mut self);
     /// How many bytes are worth being taken at once.
     fn read_bytes(&self) -> usize;
+}
+
+/// What a publisher sends next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// What may end a segment.
+    Any,
+    /// Nothing that does before then: it may wait.
+    QuietUntil(Instant),
+    /// More than a live stream, as fast as it is taken.
+    Film,
 }
 
 /// When the sockets of publishers are looked at.
@@ -77,9 +86,8 @@ impl Rhythm {
     }
 
     /// How many beats from now nobody has to look, if nobody has to until `quiet_until`.
-    fn beats_until(&self, quiet_until: Option<Instant>) -> u64 {
-        let until = quiet_until.and_then(|until| until.checked_sub(REST_MARGIN));
-        let rest = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+    fn beats_until(&self, quiet_until: Instant) -> u64 {
+        let rest = quiet_until.saturating_duration_since(Instant::now() + REST_MARGIN);
         let beats = rest.min(LONGEST_REST).as_micros() / self.beat.every().as_micros().max(1);
         u64::try_from(beats).unwrap_or(0)
     }
@@ -91,7 +99,7 @@ pub(super) struct Socket {
     state: State,
     /// Set once the socket may be paced.
     rhythm: Option<Rhythm>,
-    quiet_until: Option<Instant>,
+    next: Next,
     /// The most bytes that a look has found.
     most_found: usize,
     /// By the last look that was paced, how many beats may pass before too much comes.
@@ -111,8 +119,6 @@ enum State {
 struct Paced {
     socket: std::net::TcpStream,
     beat: Arc<Beat>,
-    /// What comes, if that is fast; the beat is the quick one then.
-    flow: Option<Flow>,
     /// The beat from which on it is looked at.
     looks_at: u64,
     /// The beat for which a waker waits.
@@ -123,36 +129,29 @@ struct Paced {
     bytes: usize,
 }
 
-/// What comes too fast for a live stream.
-#[derive(Debug)]
-struct Flow {
-    since: Instant,
-    bytes: usize,
-}
-
 impl Socket {
     pub(super) fn new(socket: TcpStream) -> Self {
-        Self { state: State::Prompt(socket), rhythm: None, quiet_until: None, most_found: 0, longest_rest: 2 }
+        Self { state: State::Prompt(socket), rhythm: None, next: Next::Any, most_found: 0, longest_rest: 2 }
     }
 
     /// Changes the pace to that at which bytes come.
     fn adapt(&mut self) -> io::Result<()> {
         let Some(rhythm) = &self.rhythm else { return Ok(()) };
+        let is_film = self.next == Next::Film;
+        let beat = if is_film { &rhythm.quick } else { &rhythm.beat };
         match &mut self.state {
-            State::Paced(paced) => match paced.changes_pace() {
-                Some(true) => paced.follow(&rhythm.quick, Some(Flow::start())),
-                Some(false) => paced.follow(&rhythm.beat, None),
-                None => {}
-            },
-            State::Prompt(_) if !rhythm.is_prompt => self.leave_to_the_beat()?,
-            State::Prompt(_) | State::Broken => {}
+            State::Paced(paced) if !Arc::ptr_eq(&paced.beat, beat) => paced.follow(beat),
+            State::Prompt(_) if is_film || !rhythm.is_prompt => {
+                let beat = Arc::clone(beat);
+                return self.leave_to_the_beat(beat);
+            }
+            _ => {}
         }
         Ok(())
     }
 
     /// From now on the beat wakes it.
-    fn leave_to_the_beat(&mut self) -> io::Result<()> {
-        let Some(Rhythm { beat, .. }) = &self.rhythm else { return Ok(()) };
+    fn leave_to_the_beat(&mut self, beat: Arc<Beat>) -> io::Result<()> {
         self.state = match std::mem::replace(&mut self.state, State::Broken) {
             State::Prompt(socket) => State::Paced(Paced::new(socket.into_std()?, beat)),
             other => other,
@@ -170,11 +169,11 @@ impl Socket {
     }
 
     /// Nothing has come. How many beats the next look may wait.
-    fn rest(&mut self) -> u64 {
-        let Some(rhythm) = &self.rhythm else { return 0 };
+    fn rest(&mut self, rhythm: &Rhythm) -> u64 {
         if let State::Paced(paced) = &self.state {
-            if paced.flow.is_some() {
-                return 0;
+            if self.next == Next::Film {
+                let is_little = paced.bytes < FAST_LOOK_BYTES;
+                return if is_little { (paced.beats * 2).clamp(1, LONGEST_FAST_WAIT) } else { 1 };
             }
             // Nothing says nothing of what may come.
             if paced.bytes > 0 {
@@ -183,26 +182,27 @@ impl Socket {
                 self.longest_rest = (most / paced.bytes_a_beat().max(1)) as u64;
             }
         }
-        rhythm.beats_until(self.quiet_until).min(self.longest_rest)
+        let Next::QuietUntil(until) = self.next else { return 1 };
+        rhythm.beats_until(until).min(self.longest_rest).max(1)
     }
 
     /// Nothing has come: waits for the next look. Or, where the system is to wake it from now on, does not wait yet.
     fn wait(&mut self, cx: &Context<'_>) -> io::Result<bool> {
+        let Some(rhythm) = self.rhythm.clone() else { return Ok(true) };
         if matches!(&self.state, State::Paced(paced) if paced.is_waiting()) {
             return Ok(true);
         }
-        let is_prompt = self.rhythm.as_ref().is_none_or(|rhythm| rhythm.is_prompt);
-        let beats = self.rest();
-        match &self.state {
-            State::Prompt(_) if beats > 1 => self.leave_to_the_beat()?,
-            State::Paced(Paced { flow: None, .. }) if is_prompt && beats <= 1 => {
+        let beats = self.rest(&rhythm);
+        match &mut self.state {
+            State::Prompt(_) if beats > 1 => self.leave_to_the_beat(rhythm.beat)?,
+            State::Paced(_) if rhythm.is_prompt && beats == 1 && self.next != Next::Film => {
                 self.leave_to_the_system()?;
                 return Ok(false);
             }
             _ => {}
         }
         if let State::Paced(paced) = &mut self.state {
-            paced.wait(beats.max(1), cx);
+            paced.wait(beats, cx);
         }
         Ok(true)
     }
@@ -213,8 +213,8 @@ impl Pace for Socket {
         self.rhythm = Some(rhythm.clone());
     }
 
-    fn rest_until(&mut self, quiet_until: Option<Instant>) {
-        self.quiet_until = quiet_until;
+    fn expect(&mut self, next: Next) {
+        self.next = next;
     }
 
     fn hasten(&mut self) {
@@ -224,10 +224,10 @@ impl Pace for Socket {
     }
 
     fn read_bytes(&self) -> usize {
-        match &self.state {
+        match self.next {
             _ if self.rhythm.is_none() => FIRST_READ_BYTES,
-            State::Paced(Paced { flow: Some(_), .. }) => FAST_READ_BYTES,
-            _ => READ_BYTES,
+            Next::Film => FAST_READ_BYTES,
+            Next::Any | Next::QuietUntil(_) => READ_BYTES,
         }
     }
 }
@@ -236,7 +236,7 @@ impl Pace for Socket {
 #[cfg(test)]
 impl Pace for tokio::io::DuplexStream {
     fn pace(&mut self, _: &Rhythm) {}
-    fn rest_until(&mut self, _: Option<Instant>) {}
+    fn expect(&mut self, _: Next) {}
     fn hasten(&mut self) {}
 
     fn read_bytes(&self) -> usize {
@@ -244,32 +244,9 @@ impl Pace for tokio::io::DuplexStream {
     }
 }
 
-impl Flow {
-    fn start() -> Self {
-        Self { since: Instant::now(), bytes: 0 }
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "a rate")]
-    fn is_live_stream(&self) -> bool {
-        self.bytes as f64 / self.since.elapsed().as_secs_f64() <= LEAST_FAST_BYTES
-    }
-}
-
 impl Paced {
-    fn new(socket: std::net::TcpStream, beat: &Arc<Beat>) -> Self {
-        let beat = Arc::clone(beat);
-        Self { socket, looked_at: beat.number(), beat, flow: None, looks_at: 0, waits_for: 0, beats: 0, bytes: 0 }
-    }
-
-    /// Whether it has become fast, or a live stream again.
-    fn changes_pace(&mut self) -> Option<bool> {
-        let Some(flow) = &mut self.flow else { return (self.bytes_a_beat() > MOST_PACED_BYTES).then_some(true) };
-        if flow.since.elapsed() < FAST_FOR {
-            return None;
-        }
-        let is_live_stream = flow.is_live_stream();
-        *flow = Flow::start();
-        is_live_stream.then_some(false)
+    fn new(socket: std::net::TcpStream, beat: Arc<Beat>) -> Self {
+        Self { socket, looked_at: beat.number(), beat, looks_at: 0, waits_for: 0, beats: 0, bytes: 0 }
     }
 
     /// By what the last look found.
@@ -278,9 +255,8 @@ impl Paced {
     }
 
     /// From now on this beat wakes it.
-    fn follow(&mut self, beat: &Arc<Beat>, flow: Option<Flow>) {
+    fn follow(&mut self, beat: &Arc<Beat>) {
         self.beat = Arc::clone(beat);
-        self.flow = flow;
         (self.looks_at, self.waits_for, self.looked_at, self.beats, self.bytes) = (0, 0, beat.number(), 0, 0);
     }
 
@@ -319,7 +295,6 @@ impl Paced {
                     self.looks_at = number + 1;
                 }
                 self.bytes += count;
-                self.flow.iter_mut().for_each(|flow| flow.bytes += count);
                 buffer.advance(count);
                 Poll::Ready(Ok(()))
             }
@@ -435,7 +410,7 @@ mod tests {
         let (mut peer, mut socket) = pair().await;
         socket.pace(rhythm);
         let end = Instant::now() + quiet;
-        socket.rest_until(Some(end));
+        socket.expect(Next::QuietUntil(end));
         let writer = tokio::spawn(async move {
             while Instant::now() < end {
                 peer.write_all(&[0; 100]).await.unwrap();
@@ -485,7 +460,7 @@ mod tests {
         let (mut peer, mut socket) = pair().await;
         let beat = Duration::from_millis(10);
         socket.pace(&Rhythm::start(beat));
-        socket.rest_until(Some(Instant::now() + Duration::from_secs(3600)));
+        socket.expect(Next::QuietUntil(Instant::now() + Duration::from_secs(3600)));
         let writer = tokio::spawn(async move {
             let start = Instant::now();
             for number in 0..200 {
@@ -510,32 +485,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_fast_is_read_promptly_and_is_a_live_stream_again() {
-        let (mut peer, mut socket) = pair().await;
-        let writer = tokio::spawn(async move {
-            peer.write_all(&vec![7; 64 << 20]).await.unwrap();
-            peer
-        });
-        socket.pace(&Rhythm::start(EVERY));
-        let (mut received, mut buffer) = (0, vec![0; 64 << 10]);
-        let began = Instant::now();
-        while received < 64 << 20 {
-            received += socket.read(&mut buffer).await.unwrap();
-        }
-        assert!(began.elapsed() < EVERY * 20, "{:?} for 64 MiB", began.elapsed());
-        let mut peer = writer.await.unwrap();
-        assert_eq!(socket.read_bytes(), FAST_READ_BYTES);
-        // It is looked at once a quick beat: this comes in many pieces.
-        let writer = tokio::spawn(async move {
-            let until = Instant::now() + FAST_FOR * 2 + EVERY;
-            while Instant::now() < until {
-                peer.write_all(&[8; 100]).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(10)).await;
+    async fn a_film_is_read_as_it_comes_and_what_follows_it_at_the_beat() {
+        for delay in [EVERY, Duration::ZERO] {
+            let (mut peer, mut socket) = pair().await;
+            let writer = tokio::spawn(async move {
+                peer.write_all(&vec![7; 64 << 20]).await.unwrap();
+                peer
+            });
+            socket.pace(&Rhythm::start(delay));
+            socket.expect(Next::Film);
+            let (mut received, mut buffer) = (0, vec![0; 64 << 10]);
+            let began = Instant::now();
+            while received < 64 << 20 {
+                received += socket.read(&mut buffer).await.unwrap();
             }
-        });
-        while socket.read(&mut buffer).await.unwrap() > 0 {}
-        writer.await.unwrap();
-        assert_eq!(socket.read_bytes(), READ_BYTES);
+            assert!(began.elapsed() < EVERY * 20, "{:?} for 64 MiB", began.elapsed());
+            let mut peer = writer.await.unwrap();
+            socket.expect(Next::Any);
+            peer.write_all(b"after it").await.unwrap();
+            assert_eq!(socket.read(&mut buffer).await.unwrap(), 8);
+        }
     }
 
     #[tokio::test]

@@ -13,19 +13,32 @@ use tokio::time::Instant;
 const OVER: Duration = Duration::from_secs(1);
 /// Media that come this much faster than they play, in per cent, are none of a live stream.
 const MOST_PER_CENT: u128 = 150;
+/// What may come at once of a live stream that was held up, in milliseconds.
+const BURST_MS: u128 = 1000;
 /// Who sends nothing for so long may be waiting for us.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// How fast a publisher's media come.
 #[derive(Debug, Default)]
 pub(super) struct Tempo {
+    speed: Speed,
     /// The clock and the timestamp from which on is counted.
     start: Option<(Instant, u32)>,
     /// The last timestamp, once media have come.
     timestamp: Option<u32>,
     /// When something was received last.
     received_at: Option<Instant>,
-    is_live: bool,
+}
+
+/// How fast media come.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speed {
+    #[default]
+    Unknown,
+    /// As they play.
+    Live,
+    /// As fast as they are taken.
+    Film,
 }
 
 impl Tempo {
@@ -40,17 +53,27 @@ impl Tempo {
         self.received_at = Some(now);
         let (since, first) = *self.start.get_or_insert((now, last));
         let passed = now - since;
-        if passed >= OVER {
-            // The timestamps wrap at 2^32 ms, and may go back.
-            let played = last.wrapping_sub(first).cast_signed().max(0);
-            self.is_live = u128::from(played.unsigned_abs()) * 100 <= passed.as_millis() * MOST_PER_CENT;
-            self.start = Some((now, last));
+        // The timestamps wrap at 2^32 ms, and may go back.
+        let played = u128::from(last.wrapping_sub(first).cast_signed().max(0).unsigned_abs());
+        let most = passed.as_millis() * MOST_PER_CENT / 100;
+        if played > most + BURST_MS {
+            self.speed = Speed::Film;
+        } else if passed < OVER {
+            return;
+        } else {
+            self.speed = if played > most { Speed::Film } else { Speed::Live };
         }
+        self.start = Some((now, last));
+    }
+
+    /// By what came in the last second.
+    pub(super) fn speed(&self) -> Speed {
+        self.speed
     }
 
     /// Until when the publisher is told nothing, unless more comes.
     pub(super) fn quiet_until(&self) -> Option<Instant> {
-        self.received_at.filter(|_| !self.is_live).map(|at| at + PAUSE)
+        self.received_at.filter(|_| self.speed != Speed::Live).map(|at| at + PAUSE)
     }
 }
 
@@ -82,9 +105,22 @@ mod tests {
     fn who_sends_faster_is_told_nothing_before_it_pauses_or_slows_down() {
         let mut tempo = Tempo::default();
         let (now, timestamp) = play(&mut tempo, Instant::now(), 300, 0);
+        assert_eq!(tempo.speed(), Speed::Film);
         assert_eq!(tempo.quiet_until(), Some(now - Duration::from_millis(40) + PAUSE));
         play(&mut tempo, now, 100, timestamp);
-        assert_eq!(tempo.quiet_until(), None);
+        assert_eq!((tempo.quiet_until(), tempo.speed()), (None, Speed::Live));
+    }
+
+    #[test]
+    fn a_film_is_known_at_once() {
+        let mut tempo = Tempo::default();
+        let now = Instant::now();
+        for timestamp in [0, 500, 1200] {
+            assert_eq!(tempo.speed(), Speed::Unknown);
+            tempo.handle_media(timestamp);
+            tempo.mark_received(now);
+        }
+        assert_eq!(tempo.speed(), Speed::Film);
     }
 
     #[test]

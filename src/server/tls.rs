@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context as _, ensure};
-use tokio::time::Instant;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::AbortOnDrop;
-use super::socket::{Pace, Rhythm, Socket};
+use super::socket::{Next, Pace, Rhythm, Socket};
 use super::watch::watch;
 
 /// What we show to broadcasters; may change while we listen.
@@ -73,8 +72,8 @@ impl Pace for Box<TlsStream<Socket>> {
         self.get_mut().0.pace(rhythm);
     }
 
-    fn rest_until(&mut self, quiet_until: Option<Instant>) {
-        self.get_mut().0.rest_until(quiet_until);
+    fn expect(&mut self, next: Next) {
+        self.get_mut().0.expect(next);
     }
 
     fn hasten(&mut self) {

@@ -14,7 +14,7 @@ use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
 
-use super::socket::{Pace, Rhythm};
+use super::socket::{Next, Pace, Rhythm};
 
 /// Bytes that wait for a peer that does not read what we say; our replies are a few hundred.
 pub(super) const MOST_UNSENT_BYTES: usize = 64 << 10;
@@ -51,12 +51,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.socket.pace(rhythm);
     }
 
-    /// What comes until then may wait.
-    pub(super) fn rest_until(&mut self, quiet_until: Option<Instant>)
+    /// What comes next, and so when it is looked at.
+    pub(super) fn expect(&mut self, next: Next)
     where
         S: Pace,
     {
-        self.socket.rest_until(quiet_until);
+        self.socket.expect(next);
     }
 
     /// Bytes received so far.
@@ -249,7 +249,7 @@ mod tests {
         wire.send(Bytes::from_static(b"reply"));
         peer.write_all(b"hello").await.unwrap();
         assert_eq!(receive(&mut wire, |_| {}).await.unwrap(), 5);
-        wire.rest_until(Some(Instant::now() + Duration::from_secs(3600)));
+        wire.expect(Next::QuietUntil(Instant::now() + Duration::from_secs(3600)));
         let rests = poll_fn(|cx| Poll::Ready(wire.poll_receive(cx, true, |_| {}).is_pending())).await;
         assert!(rests);
         // It goes without having read the reply: the system resets the connection.
