@@ -265,17 +265,22 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                 return ending;
             }
             if has_received || !may_read {
-                self.pace();
+                self.pace(has_received);
             }
         }
     }
 
-    /// All that came was handled: when the wire is looked at next, and when it is written to.
-    fn pace(&mut self) {
+    /// All that came was handled, if anything could come: when the wire is looked at next, and when it is written to.
+    fn pace(&mut self, has_received: bool) {
         let mut next = Next::Any;
         let mut quiet_until = None;
         if let Some(Live { tempo, broadcast, .. }) = &mut self.live {
-            tempo.mark_received(Instant::now());
+            let now = Instant::now();
+            if has_received {
+                tempo.mark_received(now)
+            } else {
+                tempo.mark_deaf(now)
+            }
             quiet_until = tempo.quiet_until();
             next = match tempo.speed() {
                 Speed::Film => Next::Film,
@@ -356,6 +361,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         live.broadcast.pass_on();
         let deaf = now.elapsed();
         live.claim.listen_again(heard_at, deaf);
+        live.tempo.leave_out(deaf);
         self.deadline += deaf;
         for words in live.broadcast.take_left_out() {
             self.connection.warn_publish(UNSUPPORTED, &words);

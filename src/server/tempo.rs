@@ -52,7 +52,7 @@ impl Tempo {
         let Some(last) = self.timestamp else { return };
         self.received_at = Some(now);
         let (since, first) = *self.start.get_or_insert((now, last));
-        let passed = now - since;
+        let passed = now.saturating_duration_since(since);
         // The timestamps wrap at 2^32 ms, and may go back.
         let played = u128::from(last.wrapping_sub(first).cast_signed().max(0).unsigned_abs());
         let most = passed.as_millis() * MOST_PER_CENT / 100;
@@ -64,6 +64,21 @@ impl Tempo {
             self.speed = if played > most { Speed::Film } else { Speed::Live };
         }
         self.start = Some((now, last));
+    }
+
+    /// The publisher could send nothing until now, as nobody read.
+    pub(super) fn mark_deaf(&mut self, now: Instant) {
+        if let Some(last) = self.timestamp {
+            self.received_at = Some(now);
+            self.start = Some((now, last));
+        }
+    }
+
+    /// For so long of the time since the last mark nobody read.
+    pub(super) fn leave_out(&mut self, deaf: Duration) {
+        if let Some((since, _)) = &mut self.start {
+            *since += deaf;
+        }
     }
 
     /// By what came in the last second.
@@ -121,6 +136,23 @@ mod tests {
             tempo.mark_received(now);
         }
         assert_eq!(tempo.speed(), Speed::Film);
+    }
+
+    #[test]
+    fn a_film_that_our_disk_holds_up_is_one_still() {
+        let mut tempo = Tempo::default();
+        let (mut now, mut timestamp) = play(&mut tempo, Instant::now(), 300, 0);
+        for _ in 0..10 {
+            // Half a second of it comes, and its writing takes one.
+            timestamp += 500;
+            tempo.handle_media(timestamp);
+            tempo.leave_out(Duration::from_secs(1));
+            now += Duration::from_millis(1100);
+            tempo.mark_received(now);
+        }
+        tempo.mark_deaf(now + Duration::from_secs(60));
+        assert_eq!(tempo.speed(), Speed::Film);
+        assert_eq!(tempo.quiet_until(), Some(now + Duration::from_secs(60) + PAUSE));
     }
 
     #[test]

@@ -102,6 +102,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             if let received @ Poll::Ready(_) = self.poll_take(cx, &mut take) {
                 return received;
             }
+            // Whether it takes all of it or not.
+            self.quiet_until = None;
         }
         let sent = if may_send { self.poll_send(cx) } else { Ok(()) };
         if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WriteZero) {
@@ -273,6 +275,19 @@ mod tests {
         drop(peer);
         assert_eq!(receive(&mut wire, |_| {}).await.unwrap(), 4);
         assert_eq!(receive(&mut wire, |_| {}).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_that_pauses_does_not_take_has_no_time_at_which_it_is_sent() {
+        let (socket, _peer) = tokio::io::duplex(8);
+        let mut wire = Wire::new(socket);
+        wire.send(Bytes::from_static(b"longer than the pipe"));
+        wire.be_quiet_until(Some(Instant::now()));
+        assert!(wire.sends_at().is_some());
+        let waits = poll_fn(|cx| Poll::Ready(wire.poll_receive(cx, true, |_| {}).is_pending())).await;
+        assert!(waits && wire.unsent_bytes > 0);
+        // Or its session would wake up without end.
+        assert_eq!(wire.sends_at(), None);
     }
 
     #[tokio::test]
