@@ -6,8 +6,6 @@
 mod common;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use common::output::Output;
@@ -34,37 +32,35 @@ fn push(address: SocketAddr, name: &str, tags: &[FilmTag]) {
     peer.send(&peer::goodbye());
 }
 
-fn output(server: &Server, name: &str) -> Output {
-    let index: PathBuf = server.folder().join("live").join(name).join("index.m3u8");
-    Output::await_end_within(Duration::from_secs(10), &index)
+/// Each of some publishers pushes `film`, and all samples of the track or tracks that are carried come out.
+fn assert_whole(film: &[FilmTag], samples: usize) {
+    let server = Server::start();
+    for round in 0..ROUNDS {
+        let name = format!("film{round}");
+        push(server.address(), &name, film);
+        let index = server.folder().join("live").join(&name).join("index.m3u8");
+        let output = Output::await_end_within(Duration::from_secs(10), &index);
+        assert_eq!(output.renditions().map(|rendition| rendition.samples().count()).sum::<usize>(), samples, "{name}");
+    }
+}
+
+fn samples(tags: &[FilmTag]) -> usize {
+    tags.iter().filter(|tag| tag.2[1] != 0).count()
 }
 
 #[test]
 fn all_of_a_film_comes_out_and_its_end_is_heard() {
     let film: Vec<_> = films(&peer::film()).take(5_000).collect();
-    let samples = film.iter().filter(|tag| tag.2[1] != 0).count();
-    let server = Server::start();
-    for round in 0..ROUNDS {
-        let name = format!("film{round}");
-        push(server.address(), &name, &film);
-        let output = output(&server, &name);
-        assert_eq!(output.renditions().map(|rendition| rendition.samples().count()).sum::<usize>(), samples, "{name}");
-    }
+    assert_whole(&film, samples(&film));
 }
 
 #[test]
 fn all_pictures_come_out_though_the_sound_is_refused() {
     let pictures: Vec<_> = films(&peer::film()).filter(|tag| tag.0 == 9).take(1_000).collect();
-    let samples = pictures.iter().filter(|tag| tag.2[1] != 0).count();
+    let samples = samples(&pictures);
     let nellymoser = |at: u32| (8, at, vec![0x6E; 64]);
     let film: Vec<_> = pictures.into_iter().flat_map(|tag| [nellymoser(tag.1), tag]).collect();
-    let server = Server::start();
-    for round in 0..ROUNDS {
-        let name = format!("mute{round}");
-        push(server.address(), &name, &film);
-        let output = output(&server, &name);
-        assert_eq!(output.renditions().map(|rendition| rendition.samples().count()).sum::<usize>(), samples, "{name}");
-    }
+    assert_whole(&film, samples);
 }
 
 /// How many Acknowledgements (§5.4.3) are in what was heard.
@@ -100,18 +96,9 @@ fn who_sends_as_it_plays_is_acknowledged_all_the_time() {
     let server = Server::start();
     let mut peer = Peer::publishing(server.address(), "live", "plays");
     peer.send(&window_acknowledgement_size());
-    let began = Instant::now();
+    let until = Instant::now() + Duration::from_secs(6);
     let mut sent = 0;
-    for tag in films(&peer::film()) {
-        let due = Duration::from_millis(tag.1.into());
-        if due > Duration::from_secs(6) {
-            break;
-        }
-        thread::sleep(due.saturating_sub(began.elapsed()));
-        let bytes = media(&tag);
-        sent += bytes.len();
-        assert!(peer.send(&bytes));
-    }
+    peer.show_film_and(|| Instant::now() > until, |tag| sent += media(tag).len());
     peer.hears("never", Duration::from_millis(500));
     let (heard, due) = (acknowledgements(&peer.heard), sent / WINDOW as usize);
     assert!(heard >= due.saturating_sub(2) && due >= 4, "{heard} of {due} acknowledgements");

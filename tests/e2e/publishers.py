@@ -98,29 +98,27 @@ def version_of(program):
 
 def test_clip():
     """A minute of H.264 with B-frames and AAC: white flash and beep at each full second, key frame every 2 s."""
-    clip = MEDIA / "flash-and-beep.flv"
-    if not clip.exists():
-        MEDIA.mkdir(parents=True, exist_ok=True)
-        unfinished = clip.with_suffix(".part")
-        output_of([
-            "ffmpeg", "-v", "error", "-y",
-            "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=30,drawbox=color=white:thickness=fill:enable='lt(mod(t,1),0.08)'",
-            "-f", "lavfi", "-i", "aevalsrc='if(lt(mod(t,1),0.08),0.5*sin(2*PI*1000*t),0)':sample_rate=48000:channel_layout=stereo",
-            "-t", 60, "-c:v", "libx264", "-preset", "veryfast", "-bf", 2, "-g", 60, "-sc_threshold", 0, "-b:v", "800k",
-            "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "96k", "-f", "flv", unfinished], 180)
-        unfinished.rename(clip)
-    return clip
+    return made("flash-and-beep.flv", [
+        "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=30,drawbox=color=white:thickness=fill:enable='lt(mod(t,1),0.08)'",
+        "-f", "lavfi", "-i", "aevalsrc='if(lt(mod(t,1),0.08),0.5*sin(2*PI*1000*t),0)':sample_rate=48000:channel_layout=stereo",
+        "-t", 60, "-c:v", "libx264", "-preset", "veryfast", "-bf", 2, "-g", 60, "-sc_threshold", 0, "-b:v", "800k",
+        "-pix_fmt", "yuv420p", "-c:a", "aac", "-b:a", "96k"])
 
 
 def dense_clip():
     """A minute of some 40 MB, more than systems hold on its way."""
-    clip = MEDIA / "dense.flv"
+    return made("dense.flv", [
+        "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=25", "-f", "lavfi", "-i", "sine",
+        "-t", 60, "-c:v", "libx264", "-preset", "ultrafast", "-b:v", "6M", "-g", 50, "-c:a", "aac"])
+
+
+def made(name, arguments):
+    """A clip that ffmpeg makes, once."""
+    clip = MEDIA / name
     if not clip.exists():
         MEDIA.mkdir(parents=True, exist_ok=True)
         unfinished = clip.with_suffix(".part")
-        output_of([
-            "ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=25", "-f", "lavfi", "-i", "sine",
-            "-t", 60, "-c:v", "libx264", "-preset", "ultrafast", "-b:v", "6M", "-g", 50, "-c:a", "aac", "-f", "flv", unfinished], 180)
+        output_of(["ffmpeg", "-v", "error", "-y", *arguments, "-f", "flv", unfinished], 180)
         unfinished.rename(clip)
     return clip
 
