@@ -134,24 +134,36 @@ impl Socket {
         Self { state: State::Prompt(socket), rhythm: None, next: Next::Any, most_found: 0, longest_rest: 2 }
     }
 
+    /// The beat at which it is looked at, if it may be paced.
+    fn beat(&self) -> Option<&Arc<Beat>> {
+        let rhythm = self.rhythm.as_ref()?;
+        Some(if self.next == Next::Film { &rhythm.quick } else { &rhythm.beat })
+    }
+
+    /// Outside rests the system wakes it whenever bytes come.
+    fn is_prompt(&self) -> bool {
+        self.next != Next::Film && self.rhythm.as_ref().is_none_or(|rhythm| rhythm.is_prompt)
+    }
+
     /// Changes the pace to that at which bytes come.
     fn adapt(&mut self) -> io::Result<()> {
-        let Some(rhythm) = &self.rhythm else { return Ok(()) };
-        let is_film = self.next == Next::Film;
-        let beat = if is_film { &rhythm.quick } else { &rhythm.beat };
-        match &mut self.state {
-            State::Paced(paced) if !Arc::ptr_eq(&paced.beat, beat) => paced.follow(beat),
-            State::Prompt(_) if is_film || !rhythm.is_prompt => {
+        let Some(beat) = self.beat() else { return Ok(()) };
+        match &self.state {
+            State::Paced(paced) if !Arc::ptr_eq(&paced.beat, beat) => {
                 let beat = Arc::clone(beat);
-                return self.leave_to_the_beat(beat);
+                if let State::Paced(paced) = &mut self.state {
+                    paced.follow(beat);
+                }
+                Ok(())
             }
-            _ => {}
+            State::Prompt(_) if !self.is_prompt() => self.leave_to_the_beat(),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// From now on the beat wakes it.
-    fn leave_to_the_beat(&mut self, beat: Arc<Beat>) -> io::Result<()> {
+    fn leave_to_the_beat(&mut self) -> io::Result<()> {
+        let Some(beat) = self.beat().cloned() else { return Ok(()) };
         self.state = match std::mem::replace(&mut self.state, State::Broken) {
             State::Prompt(socket) => State::Paced(Paced::new(socket.into_std()?, beat)),
             other => other,
@@ -169,7 +181,7 @@ impl Socket {
     }
 
     /// Nothing has come. How many beats the next look may wait.
-    fn rest(&mut self, rhythm: &Rhythm) -> u64 {
+    fn rest(&mut self) -> u64 {
         if let State::Paced(paced) = &self.state {
             if self.next == Next::Film {
                 let is_little = paced.bytes < FAST_LOOK_BYTES;
@@ -182,20 +194,19 @@ impl Socket {
                 self.longest_rest = (most / paced.bytes_a_beat().max(1)) as u64;
             }
         }
-        let Next::QuietUntil(until) = self.next else { return 1 };
+        let (Next::QuietUntil(until), Some(rhythm)) = (self.next, &self.rhythm) else { return 1 };
         rhythm.beats_until(until).min(self.longest_rest).max(1)
     }
 
     /// Nothing has come: waits for the next look. Or, where the system is to wake it from now on, does not wait yet.
     fn wait(&mut self, cx: &Context<'_>) -> io::Result<bool> {
-        let Some(rhythm) = self.rhythm.clone() else { return Ok(true) };
         if matches!(&self.state, State::Paced(paced) if paced.is_waiting()) {
             return Ok(true);
         }
-        let beats = self.rest(&rhythm);
-        match &mut self.state {
-            State::Prompt(_) if beats > 1 => self.leave_to_the_beat(rhythm.beat)?,
-            State::Paced(_) if rhythm.is_prompt && beats == 1 && self.next != Next::Film => {
+        let beats = self.rest();
+        match &self.state {
+            State::Prompt(_) if beats > 1 => self.leave_to_the_beat()?,
+            State::Paced(_) if self.is_prompt() && beats == 1 => {
                 self.leave_to_the_system()?;
                 return Ok(false);
             }
@@ -255,9 +266,9 @@ impl Paced {
     }
 
     /// From now on this beat wakes it.
-    fn follow(&mut self, beat: &Arc<Beat>) {
-        self.beat = Arc::clone(beat);
+    fn follow(&mut self, beat: Arc<Beat>) {
         (self.looks_at, self.waits_for, self.looked_at, self.beats, self.bytes) = (0, 0, beat.number(), 0, 0);
+        self.beat = beat;
     }
 
     /// It may be looked at.
