@@ -44,7 +44,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// What is still read from a socket when the server stops, or somebody else wants the name, in bytes: what the system had
 /// received for us.
 const LAST_BYTES: u64 = 8 << 20;
-/// How many pieces a connection is read before the next one's turn.
+/// How many pieces a connection is read before the next one's turn, and then what of the last read is left.
 const PIECES_IN_A_ROW: u32 = 8;
 
 /// Serves a connection, then keeps its broadcast as long as it may come back. `admission` ends with the connection.
@@ -180,7 +180,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
         let mut pieces = 0_u32;
         loop {
             // Bytes that never end take turns with other publishers too.
-            if pieces >= PIECES_IN_A_ROW {
+            if pieces >= PIECES_IN_A_ROW && !self.wire.has_unread() {
                 pieces = 0;
                 yield_now().await;
             }

@@ -23,10 +23,12 @@ use tokio::time::Instant;
 
 use super::beat::Beat;
 
-/// Bytes worth being taken at once from a peer who may not publish yet, from a publisher, and from one that is fast.
+/// Bytes worth being taken at once from a peer who may not publish yet, from a publisher, and from one that is fast. Each read
+/// makes the system acknowledge what was received, and send on the peer's behalf if both are on one machine: so all that came
+/// during a rest is read at once, and of a film what comes between two quick beats.
 const FIRST_READ_BYTES: usize = 16 << 10;
-const READ_BYTES: usize = 64 << 10;
-const FAST_READ_BYTES: usize = 128 << 10;
+const READ_BYTES: usize = 256 << 10;
+const FAST_READ_BYTES: usize = 2 << 20;
 /// Less than this at a look at a film, in bytes, and the next one may wait twice as long.
 const FAST_LOOK_BYTES: usize = 4 << 10;
 /// In quick beats.
@@ -251,7 +253,7 @@ impl Pace for tokio::io::DuplexStream {
     fn hasten(&mut self) {}
 
     fn read_bytes(&self) -> usize {
-        READ_BYTES
+        FAST_READ_BYTES
     }
 }
 

@@ -1,12 +1,18 @@
 //! Bytes between a socket and an RTMP connection.
 //!
 //! Writes never hold up reads: what the peer has not taken yet waits here, up to a limit. A connection has no buffer of
-//! its own: each thread has one, and what is read is taken from it at once.
+//! its own: each thread has one, and what is read is taken from it at once, in pieces if it is much.
+//!
+//! ```text
+//! socket ──one read, up to 2 MB──▶ buffer ──256 kB──▶ connection ──▶ files, while the cache still holds the piece
+//! ```
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::mem;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -21,9 +27,13 @@ pub(super) const MOST_UNSENT_BYTES: usize = 64 << 10;
 /// So many bytes are sent even if we should be quiet.
 const MOST_HELD_BYTES: usize = 16 << 10;
 
+/// So many bytes are handed on at once. What becomes of them is written before the next piece, while the processor's cache
+/// (L2: 256 kB to 2 MB) still holds it.
+const PIECE_BYTES: usize = 256 << 10;
+
 thread_local! {
-    /// What was read last, as long as it ever was worth.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Where sockets are read to, as long as it ever was worth. Empty while a connection has something unread in it.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// A socket, and what is still to be said through it.
@@ -36,11 +46,27 @@ pub(super) struct Wire<S> {
     quiet_until: Option<Instant>,
     /// Bytes received so far.
     received: u64,
+    unread: Unread,
+}
+
+/// What was taken from the socket and not handed on yet: more than a piece.
+#[derive(Debug, Default)]
+struct Unread {
+    /// The thread's, borrowed.
+    buffer: Vec<u8>,
+    range: Range<usize>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(socket: S) -> Self {
-        Self { socket, unsent: VecDeque::new(), unsent_bytes: 0, quiet_until: None, received: 0 }
+        Self {
+            socket,
+            unsent: VecDeque::new(),
+            unsent_bytes: 0,
+            quiet_until: None,
+            received: 0,
+            unread: Unread::default(),
+        }
     }
 
     /// The peer publishes: it is read when `rhythm` says so.
@@ -80,8 +106,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.quiet_until.filter(|_| !self.unsent.is_empty() && self.unsent_bytes <= MOST_HELD_BYTES)
     }
 
+    /// Something was taken from the socket that comes next without a look at it.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.unread.range.is_empty()
+    }
+
     /// Hands what comes next to `take` and returns how many bytes it was, 0 at the end. Unless `may_read`, only sends.
-    /// Nothing is taken from the socket that `take` has not seen.
     ///
     /// # Errors
     /// Of the socket, and `WriteZero` when the peer does not read.
@@ -146,22 +176,44 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     where
         S: Pace,
     {
-        let read_bytes = self.socket.read_bytes();
-        BUFFER.with_borrow_mut(|buffer| {
-            if buffer.len() < read_bytes {
-                buffer.resize(read_bytes, 0);
+        if !self.has_unread() {
+            match self.poll_read(cx)? {
+                Poll::Ready(0) => return Poll::Ready(Ok(0)),
+                Poll::Ready(_) => {}
+                Poll::Pending => return Poll::Pending,
             }
-            let mut buffer = ReadBuf::new(&mut buffer[..read_bytes]);
-            let polled = Pin::new(&mut self.socket).poll_read(cx, &mut buffer)?;
-            polled.map(|()| {
-                let bytes = buffer.filled();
-                self.received += bytes.len() as u64;
-                if !bytes.is_empty() {
-                    take(bytes);
-                }
-                Ok(bytes.len())
-            })
-        })
+        }
+        let Unread { buffer, range } = &mut self.unread;
+        let piece = range.start..range.end.min(range.start + PIECE_BYTES);
+        let bytes = piece.len();
+        self.received += bytes as u64;
+        range.start = piece.end;
+        take(&buffer[piece]);
+        if !self.has_unread() {
+            BUFFER.set(mem::take(&mut self.unread.buffer));
+        }
+        Poll::Ready(Ok(bytes))
+    }
+
+    /// Takes what has come from the socket, which nobody has handed on yet.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>>
+    where
+        S: Pace,
+    {
+        let read_bytes = self.socket.read_bytes();
+        let mut buffer = BUFFER.take();
+        if buffer.len() < read_bytes {
+            buffer.resize(read_bytes, 0);
+        }
+        let mut unread = ReadBuf::new(&mut buffer[..read_bytes]);
+        let polled = Pin::new(&mut self.socket).poll_read(cx, &mut unread);
+        let count = if matches!(polled, Poll::Ready(Ok(()))) { unread.filled().len() } else { 0 };
+        if count == 0 {
+            BUFFER.set(buffer);
+        } else {
+            self.unread = Unread { buffer, range: 0..count };
+        }
+        polled.map_ok(|()| count)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -299,5 +351,22 @@ mod tests {
         assert_eq!(wire.receive_ready(|_| {}).await.unwrap(), Some(1));
         drop(peer);
         assert_eq!(wire.receive_ready(|_| {}).await.unwrap(), Some(0));
+    }
+
+    #[tokio::test]
+    async fn what_is_read_at_once_is_handed_on_in_pieces() {
+        let (socket, mut peer) = tokio::io::duplex(3 * PIECE_BYTES);
+        let mut wire = Wire::new(socket);
+        let sent: Vec<u8> = (0..251).cycle().take(2 * PIECE_BYTES + 9).collect();
+        peer.write_all(&sent).await.unwrap();
+        let mut heard = Vec::new();
+        for (piece, is_more) in [(PIECE_BYTES, true), (PIECE_BYTES, true), (9, false)] {
+            assert_eq!(receive(&mut wire, |bytes| heard.extend_from_slice(bytes)).await.unwrap(), piece);
+            assert_eq!((heard.len() as u64, wire.has_unread()), (wire.received(), is_more));
+            let waits = poll_fn(|cx| Poll::Ready(wire.poll_receive(cx, false, |_| unreachable!()).is_pending())).await;
+            assert!(waits, "nothing is to be read now");
+        }
+        assert!(heard == sent);
+        assert_eq!(wire.receive_ready(|_| {}).await.unwrap(), None);
     }
 }
