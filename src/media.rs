@@ -140,8 +140,8 @@ impl Sample {
 pub enum Item {
     /// The clock starts, or starts anew.
     Epoch(Epoch),
-    /// A track's configuration, for its samples from here on.
-    Track(Track),
+    /// A track's configuration, for its samples from here on. In a box, as it is several times as large as a sample.
+    Track(Box<Track>),
     /// The next sample of a track. Its duration is nominal: the time of the track's next sample has the last word.
     Sample(TrackId, Sample),
     /// The pictures of a track carry captions; all channels that were seen so far.

@@ -278,7 +278,7 @@ impl Packager {
     fn pass_on(&mut self) {
         while let Some(output) = self.segmenter.poll_output() {
             match output {
-                Output::Header(header) => self.presentation.handle_header(header),
+                Output::Header(header) => self.presentation.handle_header(*header),
                 Output::Chunk(chunk) => self.presentation.handle_chunk(chunk),
                 Output::Segment(segment) => {
                     self.totals.segments += 1;

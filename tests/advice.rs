@@ -182,7 +182,7 @@ fn no_sound() {
     // Who says that there is none means it.
     let mut broadcast = Broadcast::new(settings());
     let said = Metadata { has_video: Some(true), has_audio: Some(false), ..Metadata::default() };
-    broadcast.tag(Tag { timestamp: 0, body: TagBody::Metadata(said) });
+    broadcast.tag(Tag { timestamp: 0, body: TagBody::Metadata(Box::new(said)) });
     broadcast.tag(video_header(0, AVC[0]));
     Minute { sound_at: |_| None, ..GOOD }.play(&mut broadcast);
     assert_eq!(broadcast.advice, Vec::<String>::new());

@@ -30,7 +30,7 @@ pub use segmenter::Segmenter;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// A CMAF header, before the first chunk that needs it.
-    Header(Header),
+    Header(Box<Header>),
     /// More bytes of the track's open segment.
     Chunk(Chunk),
     /// The track's open segment is complete.

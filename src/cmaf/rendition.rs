@@ -23,7 +23,7 @@ const BOXES_BYTES: usize = 2 << 10;
 #[derive(Debug)]
 pub(super) enum Queued {
     /// The configuration of the samples behind it.
-    Track(Track),
+    Track(Box<Track>),
     Sample(Sample),
 }
 
@@ -157,12 +157,12 @@ impl Rendition {
     }
 
     /// A configuration that is to come: at once where a segment may start anew, otherwise behind what is queued.
-    pub(super) fn announce(&mut self, track: Track) {
+    pub(super) fn announce(&mut self, track: Box<Track>) {
         self.incoming_timescale = track.timescale;
         if let Some(Queued::Track(last)) = self.queue.back_mut() {
             *last = track;
-        } else if self.queue.is_empty() && (self.starts_anew() || self.track == track) {
-            self.set_track(track);
+        } else if self.queue.is_empty() && (self.starts_anew() || self.track == *track) {
+            self.set_track(*track);
         } else {
             self.queue.push_back(Queued::Track(track));
         }
@@ -362,7 +362,8 @@ impl Rendition {
             self.header = Some(number);
             let mut body = BytesMut::with_capacity(1024);
             isobmff::write_header(&self.track, &mut body);
-            outputs.push_back(Output::Header(Header { track: self.track.clone(), number, body: body.freeze() }));
+            let header = Header { track: self.track.clone(), number, body: body.freeze() };
+            outputs.push_back(Output::Header(Box::new(header)));
         }
         self.fragments = self.fragments.wrapping_add(1);
         let fragment = MovieFragment {

@@ -232,7 +232,7 @@ impl Segmenter {
         }
     }
 
-    fn handle_track(&mut self, track: Track) {
+    fn handle_track(&mut self, track: Box<Track>) {
         if let Some(rendition) = self.renditions.iter_mut().find(|rendition| rendition.id() == track.id) {
             rendition.announce(track);
             return;
@@ -246,10 +246,10 @@ impl Segmenter {
             self.break_off(self.front_us, 0);
         }
         let joining = match self.renditions.first() {
-            Some(leader) => Rendition::beside(leader, track, self.first.header),
+            Some(leader) => Rendition::beside(leader, *track, self.first.header),
             None => {
                 let First { segment, header, discontinuities } = self.first;
-                Rendition::first_of_process(track, self.horizon_us, header, segment, discontinuities)
+                Rendition::first_of_process(*track, self.horizon_us, header, segment, discontinuities)
             }
         };
         let position = if leads { 0 } else { self.renditions.len() };

@@ -42,7 +42,7 @@ pub enum TagBody {
     /// About an audio track.
     Audio(AudioTag),
     /// About the whole broadcast; hints only.
-    Metadata(Metadata),
+    Metadata(Box<Metadata>),
     /// About a moment of the broadcast: a cue point, a caption, a time code, what the publisher likes.
     Data(DataTag),
 }

@@ -51,7 +51,7 @@ pub fn parse_data(timestamp: u32, body: &Bytes) -> Result<Tags, Error> {
         return Ok(Tags::default());
     };
     let body = match name.as_str() {
-        "onMetaData" if first.properties().is_some() => TagBody::Metadata(Metadata::of(first)),
+        "onMetaData" if first.properties().is_some() => TagBody::Metadata(Box::new(Metadata::of(first))),
         "onMetaData" => return Ok(Tags::default()),
         // `@clearDataFrame`, `|RtmpSampleAccess`
         _ if name.starts_with(['@', '|']) || name.is_empty() => return Ok(Tags::default()),
@@ -155,7 +155,7 @@ mod tests {
     fn metadata(values: Vec<Amf0Value>) -> Option<Metadata> {
         let body = rml_amf0::serialize(&values).unwrap().into();
         parse_data(7, &body).unwrap().next().map(|tag| match tag {
-            Tag { timestamp: 7, body: TagBody::Metadata(metadata) } => metadata,
+            Tag { timestamp: 7, body: TagBody::Metadata(metadata) } => *metadata,
             other => panic!("{other:?}"),
         })
     }
@@ -195,7 +195,7 @@ mod tests {
         let Some(Tag { body: TagBody::Metadata(metadata), .. }) = parse_data(0, &body.into()).unwrap().next() else {
             panic!()
         };
-        assert_eq!(metadata, Metadata { width: Some(640), ..Metadata::default() });
+        assert_eq!(*metadata, Metadata { width: Some(640), ..Metadata::default() });
     }
 
     #[test]

@@ -435,7 +435,7 @@ impl Remuxer {
             track.is_announced = true;
             track.announced_light = track.light;
             self.configurations += 1;
-            self.items.push_back(Item::Track(announced));
+            self.items.push_back(Item::Track(Box::new(announced)));
         }
     }
 

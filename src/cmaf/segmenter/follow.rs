@@ -50,8 +50,8 @@ impl Segmenter {
         let patience_us = patience_us(&renditions[position]);
         let (leader, followers) = renditions.split_at_mut(1);
         let (leader, follower) = (&leader[0], &mut followers[position - 1]);
-        let leader_since_us = leader.opens_at_us().saturating_add_signed(delay_us);
-        let leader_end_us = leader.nominal_end().map_or(0, |end| leader.micros(end)).saturating_add_signed(delay_us);
+        let leader_since_us = || leader.opens_at_us().saturating_add_signed(delay_us);
+        let leader_end_us = || leader.nominal_end().map_or(0, |end| leader.micros(end)).saturating_add_signed(delay_us);
         // A segment that starts anew is not so much longer than the leader's that it breaks a promise.
         let earliest_us = |since_us: u64, end_us: u64| {
             since_us.saturating_sub(most_head_start_us).max(end_us.saturating_sub(limit_us))
@@ -60,9 +60,9 @@ impl Segmenter {
             let cut = cuts.iter().find(|cut| cut.number == follower.number);
             let cut = cut.map(|cut| if is_video { cut.decoded() } else { *cut });
             match (follower.queue.front(), cut) {
-                (Some(Queued::Track(track)), _) if follower.starts_anew() || follower.track() == track => {
+                (Some(Queued::Track(track)), _) if follower.starts_anew() || *follower.track() == **track => {
                     if let Some(Queued::Track(track)) = follower.queue.pop_front() {
-                        follower.set_track(track);
+                        follower.set_track(*track);
                     }
                 }
                 // A new configuration needs a break of all renditions. It is the leader's last cut where that is not yet
@@ -106,7 +106,7 @@ impl Segmenter {
                     if haste == Haste::Wait && !is_behind {
                         return;
                     }
-                    if follower.starts_anew() && time_us < earliest_us(leader_since_us, leader_end_us) {
+                    if follower.starts_anew() && time_us < earliest_us(leader_since_us(), leader_end_us()) {
                         follower.queue.pop_front();
                         self.dropped_late += 1;
                         continue;

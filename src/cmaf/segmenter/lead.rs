@@ -23,7 +23,7 @@ impl Segmenter {
     /// Takes the leader's next sample: this is where cuts are decided.
     pub(super) fn lead(&mut self, sample: Sample) {
         let head_start_us = self.head_start_us();
-        let limit_us = self.limit_us();
+        let limit_us = self.cadence.limit_us() - head_start_us;
         let is_continued = self.is_continued();
         let leader = &mut self.renditions[0];
         let time_us = leader.incoming_timescale.micros(sample.decode_time);
@@ -56,7 +56,7 @@ impl Segmenter {
             while self.breaks.pop_front_if(|at_us| *at_us <= time_us).is_some() {}
             self.break_off(break_us, delay_us);
             if let Some(track) = new_track {
-                self.renditions[0].set_track(track);
+                self.renditions[0].set_track(*track);
             }
         } else if !leader.is_empty() {
             let start = leader.start().unwrap_or(sample.decode_time);
