@@ -23,7 +23,6 @@ impl Segmenter {
     /// Takes the leader's next sample: this is where cuts are decided.
     pub(super) fn lead(&mut self, sample: Sample) {
         let head_start_us = self.head_start_us();
-        let limit_us = self.cadence.limit_us() - head_start_us;
         let is_continued = self.is_continued();
         let leader = &mut self.renditions[0];
         let time_us = leader.incoming_timescale.micros(sample.decode_time);
@@ -69,13 +68,13 @@ impl Segmenter {
                 bytes: leader.bytes(),
                 samples: leader.samples(),
             };
-            if candidate.length_us > limit_us {
+            if candidate.length_us + head_start_us > self.cadence.limit_us() {
                 self.bridge(sample.decode_time);
                 self.cut(time_us, Some(sample.decode_time), false);
             } else if self.cadence.is_cut(candidate) {
                 self.cut(time_us, Some(sample.decode_time), false);
             }
-        } else if is_continued && time_us > leader.opens_at_us() + limit_us {
+        } else if is_continued && time_us + head_start_us > leader.opens_at_us() + self.cadence.limit_us() {
             self.bridge(sample.decode_time);
             self.cut(time_us, Some(sample.decode_time), false);
         }
