@@ -2,15 +2,19 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
 use super::demo::{Client, FILM, Film};
+use super::socket::{Next, Pace, Rhythm};
 use super::stop::{Stop, Stopper};
 use super::*;
 use crate::action::Action;
@@ -61,12 +65,18 @@ impl House {
 
     fn dial_from(&self, peer: &str) -> (DuplexStream, JoinHandle<()>) {
         let (socket, ours) = tokio::io::duplex(64 << 10);
+        (socket, self.serve(ours, peer))
+    }
+
+    fn serve<S>(&self, ours: S, peer: &str) -> JoinHandle<()>
+    where
+        S: AsyncRead + AsyncWrite + Pace + Unpin + Send + 'static,
+    {
         let peer: SocketAddr = peer.parse().unwrap();
         let admission = self.context.gate.enter(limits::Who::Broadcaster, peer.ip()).unwrap();
         let serve = publisher::serve(ours, peer, admission, Arc::clone(&self.context), self.stop.clone());
         // Under a clock that stands still, nothing may go on in another thread.
-        let task = if self.is_on_queue { tokio::spawn(self.context.work.run(serve)) } else { tokio::spawn(serve) };
-        (socket, task)
+        if self.is_on_queue { tokio::spawn(self.context.work.run(serve)) } else { tokio::spawn(serve) }
     }
 
     async fn publish(&self, stream_key: &str) -> (anyhow::Result<Client<DuplexStream>>, JoinHandle<()>) {
@@ -439,6 +449,69 @@ async fn a_silent_publisher_is_closed_after_15_s_and_its_broadcast_kept_for_30()
     task.await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 45);
     assert!(house.playlist("a", "audio").ends_with("#EXT-X-ENDLIST\n"));
+}
+
+/// A pipe that is looked at only when told to hasten, once it rests.
+struct Resting {
+    pipe: DuplexStream,
+    rests: Arc<AtomicBool>,
+    is_hastened: bool,
+}
+
+impl AsyncRead for Resting {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if !std::mem::take(&mut self.is_hastened) && self.rests.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.pipe).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Resting {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.pipe).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
+}
+
+impl Pace for Resting {
+    fn pace(&mut self, _: &Rhythm) {}
+    fn expect(&mut self, _: Next) {}
+
+    fn hasten(&mut self) {
+        self.is_hastened = true;
+    }
+
+    fn read_bytes(&self) -> usize {
+        self.pipe.read_bytes()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_is_not_silent_while_its_bytes_wait_for_our_look() {
+    let house = House::new();
+    let (socket, pipe) = tokio::io::duplex(4 << 20);
+    let rests = Arc::new(AtomicBool::new(false));
+    let task = house.serve(Resting { pipe, rests: Arc::clone(&rests), is_hastened: false }, "192.0.2.1:5000");
+    let mut client = Client::publish(socket, "live", "a").await.unwrap();
+    rests.store(true, Ordering::Relaxed);
+    send_film(&mut client).await;
+    let start = Instant::now();
+    client.wait_until(start + Duration::from_secs(60)).await.unwrap_err();
+    // After 15 s it was looked at, and all was there; then nothing came any more.
+    assert_eq!(start.elapsed().as_secs(), 30);
+    drop(task);
 }
 
 #[tokio::test(start_paused = true)]

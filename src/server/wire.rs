@@ -14,7 +14,7 @@ use std::io;
 use std::mem;
 use std::ops::Range;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -83,6 +83,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         S: Pace,
     {
         self.socket.expect(next);
+    }
+
+    /// Whatever has come may be read now, whenever the next look is.
+    pub(super) fn hasten(&mut self)
+    where
+        S: Pace,
+    {
+        self.socket.hasten();
     }
 
     /// Bytes received so far.
@@ -176,12 +184,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     where
         S: Pace,
     {
-        if !self.has_unread() {
-            match self.poll_read(cx)? {
-                Poll::Ready(0) => return Poll::Ready(Ok(0)),
-                Poll::Ready(_) => {}
-                Poll::Pending => return Poll::Pending,
-            }
+        if !self.has_unread() && ready!(self.poll_read(cx))? == 0 {
+            return Poll::Ready(Ok(0));
         }
         let Unread { buffer, range } = &mut self.unread;
         let piece = range.start..range.end.min(range.start + PIECE_BYTES);
