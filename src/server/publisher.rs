@@ -203,7 +203,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                     let take = |bytes: &[u8]| handled = connection.handle_bytes(bytes);
                     wire.poll_receive(cx, may_read, take).map(Woken::Received)
                 };
-                if !is_others_turn && let Poll::Ready(received) = poll_receive(cx) {
+                // Theirs once, whether something is due or not: what is due may be that something is sent.
+                let are_others_first = std::mem::take(&mut is_others_turn);
+                if !are_others_first && let Poll::Ready(received) = poll_receive(cx) {
                     is_others_turn = true;
                     return Poll::Ready(received);
                 }
@@ -221,9 +223,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                 if stopped.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Woken::Stopped);
                 }
-                if std::mem::take(&mut is_others_turn)
-                    && let Poll::Ready(received) = poll_receive(cx)
-                {
+                if are_others_first && let Poll::Ready(received) = poll_receive(cx) {
                     return Poll::Ready(received);
                 }
                 pieces = 0;
@@ -267,7 +267,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                 // A server that is behind may not have looked for as long: whatever has come is read before.
                 Some(Ending::Silent) if !std::mem::replace(&mut has_looked_again, true) => {
                     self.wire.hasten();
-                    is_others_turn = false;
                 }
                 Some(ending) => return ending,
                 None => has_looked_again = false,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::demo::{Client, FILM, Film};
 use super::socket::{Next, Pace, Rhythm};
@@ -456,6 +456,14 @@ struct Resting {
     pipe: DuplexStream,
     rests: Arc<AtomicBool>,
     is_hastened: bool,
+    /// Others' turns take a third of a second between two looks.
+    is_late: Arc<AtomicBool>,
+}
+
+impl Resting {
+    fn new(pipe: DuplexStream) -> Self {
+        Self { pipe, rests: Arc::default(), is_hastened: false, is_late: Arc::default() }
+    }
 }
 
 impl AsyncRead for Resting {
@@ -487,7 +495,12 @@ impl AsyncWrite for Resting {
 
 impl Pace for Resting {
     fn pace(&mut self, _: &Rhythm) {}
-    fn expect(&mut self, _: Next) {}
+
+    fn expect(&mut self, _: Next) {
+        if self.is_late.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(333));
+        }
+    }
 
     fn hasten(&mut self) {
         self.is_hastened = true;
@@ -502,8 +515,9 @@ impl Pace for Resting {
 async fn a_publisher_is_not_silent_while_its_bytes_wait_for_our_look() {
     let house = House::new();
     let (socket, pipe) = tokio::io::duplex(4 << 20);
-    let rests = Arc::new(AtomicBool::new(false));
-    let task = house.serve(Resting { pipe, rests: Arc::clone(&rests), is_hastened: false }, "192.0.2.1:5000");
+    let pipe = Resting::new(pipe);
+    let rests = Arc::clone(&pipe.rests);
+    let task = house.serve(pipe, "192.0.2.1:5000");
     let mut client = Client::publish(socket, "live", "a").await.unwrap();
     rests.store(true, Ordering::Relaxed);
     send_film(&mut client).await;
@@ -512,6 +526,28 @@ async fn a_publisher_is_not_silent_while_its_bytes_wait_for_our_look() {
     // After 15 s it was looked at, and all was there; then nothing came any more.
     assert_eq!(start.elapsed().as_secs(), 30);
     drop(task);
+}
+
+/// By the clock: the queue's threads know no other.
+#[tokio::test]
+async fn a_film_is_read_on_though_others_take_longer_than_its_replies_are_held() {
+    let house = House { is_on_queue: true, ..House::new() };
+    let (socket, pipe) = tokio::io::duplex(4 << 20);
+    let pipe = Resting::new(pipe);
+    let is_late = Arc::clone(&pipe.is_late);
+    let task = house.serve(pipe, "192.0.2.1:5000");
+    let mut client = Client::publish(socket, "live", "a").await.unwrap();
+    // After 2.5 MB it is acknowledged.
+    let film = Film::read(&Bytes::from_static(FILM)).unwrap();
+    for round in 0..13 {
+        is_late.store(round >= 10, Ordering::Relaxed);
+        for (tag, time) in film.round(round) {
+            client.send(tag, time).await.unwrap();
+        }
+    }
+    client.unpublish().await.unwrap();
+    drop(client);
+    timeout(Duration::from_secs(10), task).await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
