@@ -24,11 +24,11 @@ use tokio::time::Instant;
 use super::beat::Beat;
 
 /// Bytes worth being taken at once from a peer who may not publish yet, from a publisher, and from one that is fast. Each read
-/// makes the system acknowledge what was received, and send on the peer's behalf if both are on one machine: so of a film
-/// much is read at once. Of a live stream it is little, or a thousand publishers in rests fall behind.
+/// makes the system acknowledge what was received, and send on the peer's behalf if both are on one machine: so all that came
+/// during a rest is read at once, and of a film what comes between two quick beats.
 const FIRST_READ_BYTES: usize = 16 << 10;
-const READ_BYTES: usize = 64 << 10;
-const FAST_READ_BYTES: usize = 1 << 20;
+const READ_BYTES: usize = MOST_RESTED_BYTES;
+const FAST_READ_BYTES: usize = 2 << 20;
 /// Less than this at a look at a film, in bytes, and the next one may wait twice as long.
 const FAST_LOOK_BYTES: usize = 4 << 10;
 /// In quick beats.

@@ -4,7 +4,7 @@
 //! its own: each thread has one, and what is read is taken from it at once, in pieces if it is much.
 //!
 //! ```text
-//! socket ──one read, up to 1 MB──▶ buffer ──256 kB──▶ connection ──▶ files, while the cache still holds the piece
+//! socket ──one read, up to 2 MB──▶ buffer ──256 kB──▶ connection ──▶ files, while the cache still holds the piece
 //! ```
 
 use std::cell::Cell;
