@@ -44,8 +44,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// What is still read from a socket when the server stops, or somebody else wants the name, in bytes: what the system had
 /// received for us.
 const LAST_BYTES: u64 = 8 << 20;
-/// How many pieces a connection is read before the next one's turn, and then what of the last read is left. With more, a
-/// thousand that are behind would wait too long for each other.
+/// How many pieces a connection is read before the next one's turn, and then what of the last read is left.
 const PIECES_IN_A_ROW: u32 = 4;
 
 /// Serves a connection, then keeps its broadcast as long as it may come back. `admission` ends with the connection.

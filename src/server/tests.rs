@@ -451,9 +451,10 @@ async fn a_silent_publisher_is_closed_after_15_s_and_its_broadcast_kept_for_30()
     assert!(house.playlist("a", "audio").ends_with("#EXT-X-ENDLIST\n"));
 }
 
-/// A pipe that is looked at only when told to hasten, once it rests.
+/// A pipe that is looked at late.
 struct Resting {
     pipe: DuplexStream,
+    /// It is looked at only when told to hasten.
     rests: Arc<AtomicBool>,
     is_hastened: bool,
     /// Others' turns take a third of a second between two looks.
