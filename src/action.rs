@@ -2,7 +2,7 @@
 //!
 //! "An object is put before a playlist lists it" is an order that a test can read.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -64,9 +64,19 @@ impl Key {
         &self.0
     }
 
+    /// The folder it lies in, relative to the output folder, and its name there.
+    pub(crate) fn split(&self) -> (&str, &str) {
+        self.0.rsplit_once('/').unwrap_or(("", &self.0))
+    }
+
+    /// Its name in its folder.
+    pub(crate) fn file_name(&self) -> &str {
+        self.split().1
+    }
+
     /// Whether it is that of a multivariant playlist.
     pub fn is_index(&self) -> bool {
-        self.0.rsplit('/').next() == Some(INDEX)
+        self.file_name() == INDEX
     }
 }
 
@@ -126,7 +136,10 @@ impl StreamName {
 
     /// The key of a file of one broadcast of this stream.
     pub(crate) fn file(&self, broadcast: BroadcastId, file: fmt::Arguments<'_>) -> Key {
-        Key(format!("{}/{broadcast}/{file}", self.0).into())
+        let mut path = String::with_capacity(self.0.len() + FILE_BYTES);
+        path.push_str(&self.0);
+        let _ = write!(path, "/{broadcast}/{file}");
+        Key(path.into())
     }
 }
 
@@ -213,6 +226,9 @@ fn check_part(part: &str) -> Result<(), BadName> {
         None => Ok(()),
     }
 }
+
+/// Room for what stands behind a stream's name in a key, in bytes.
+const FILE_BYTES: usize = 48;
 
 /// The multivariant playlist's file name.
 const INDEX: &str = "index.m3u8";

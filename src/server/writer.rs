@@ -444,7 +444,7 @@ fn rank(action: &Action) -> u8 {
 
 /// Whether a playlist names an object, by the last part of its key.
 fn names(playlist: &[u8], key: &Key) -> bool {
-    let file = key.as_str().rsplit('/').next().unwrap_or(key.as_str()).as_bytes();
+    let file = key.file_name().as_bytes();
     playlist.windows(file.len()).any(|window| window == file)
 }
 

@@ -3,7 +3,6 @@
 //! Readers never see half a file: `live/cam1/~17/v-5.m4s` is written as `live/cam1/~17/.v-5.m4s.tmp` and renamed when
 //! it is whole. The temporary name is opened with `O_CREAT | O_EXCL`, which follows no symbolic link.
 
-use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -20,8 +19,8 @@ pub(in crate::server) struct DiskStore {
     root: Arc<Path>,
     /// One for each track, seldom more: looked through faster than hashed.
     partial: Vec<(Key, Partial)>,
-    /// Folders that were there: the stream's and the broadcast's.
-    folders: HashSet<PathBuf>,
+    /// Folders that were there, relative to the root: the stream's and the broadcast's.
+    folders: Vec<Box<str>>,
     has_vanished: bool,
     /// Has its name, which is not yet known to last.
     renamed: Option<Key>,
@@ -54,7 +53,7 @@ impl DiskStore {
         Self {
             root,
             partial: Vec::new(),
-            folders: HashSet::new(),
+            folders: Vec::new(),
             has_vanished: false,
             renamed: None,
             durability,
@@ -63,27 +62,48 @@ impl DiskStore {
     }
 
     fn path(&self, key: &Key) -> PathBuf {
-        self.root.join(key.as_str())
+        self.below_root(key.as_str(), &[])
     }
 
-    fn create(&mut self, path: &Path) -> io::Result<Partial> {
-        let path = temporary(path)?;
-        let folder = path.parent().ok_or(ErrorKind::InvalidInput)?;
-        if !self.folders.contains(folder) {
-            self.refuse_links(folder)?;
+    /// Where an object lies until it is whole: in the same folder, so that a rename is all that is left to do.
+    fn temporary(&self, key: &Key) -> PathBuf {
+        let (folder, name) = key.split();
+        self.below_root(folder, &["/.", name, ".tmp"])
+    }
+
+    /// The path of `place` and what is behind it, in one piece of memory.
+    fn below_root(&self, place: &str, behind: &[&str]) -> PathBuf {
+        let bytes = place.len() + behind.iter().map(|part| part.len()).sum::<usize>();
+        let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + 1 + bytes);
+        path.push(&*self.root);
+        path.push(place);
+        let path = path.as_mut_os_string();
+        behind.iter().for_each(|part| path.push(part));
+        std::mem::take(path).into()
+    }
+
+    fn create(&mut self, key: &Key) -> io::Result<Partial> {
+        let path = self.temporary(key);
+        let (folder, _) = key.split();
+        let is_known = self.folders.iter().any(|known| **known == *folder);
+        if !is_known {
+            self.refuse_links(&self.below_root(folder, &[]))?;
         }
         let create = |operations: &Operations| {
             operations.check("open")?;
             OpenOptions::new().write(true).create_new(true).open(&path)
         };
+        let mut is_new = !is_known;
         let file = match create(&self.operations) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                if self.folders.contains(folder) {
+                if is_known {
                     self.vanish();
                 }
+                is_new = true;
                 self.operations.check("create_dir")?;
-                fs::create_dir_all(folder)?;
-                self.sync_folders_above(folder)?;
+                let folder = self.below_root(folder, &[]);
+                fs::create_dir_all(&folder)?;
+                self.ours(&folder).try_for_each(|folder| self.sync_name(folder))?;
                 create(&self.operations)
             }
             // Left by a process that was killed.
@@ -94,15 +114,21 @@ impl DiskStore {
             }
             other => other,
         }?;
-        self.folders.insert(folder.to_owned());
+        if is_new {
+            self.folders.push(folder.into());
+        }
         Ok(Partial { file, path, bytes: 0, is_torn: false })
+    }
+
+    /// A folder and those above it, below the root.
+    fn ours<'a>(&self, folder: &'a Path) -> impl Iterator<Item = &'a Path> {
+        folder.ancestors().take_while(|above| *above != &*self.root)
     }
 
     /// Where a link leads is not ours, though the link may lie in our folder.
     fn refuse_links(&self, folder: &Path) -> io::Result<()> {
-        let mut ours = folder.ancestors().take_while(|above| *above != &*self.root);
         let is_link = |above: &&Path| fs::symlink_metadata(above).is_ok_and(|metadata| metadata.is_symlink());
-        match ours.find(is_link) {
+        match self.ours(folder).find(is_link) {
             Some(link) => Err(io::Error::other(format!("{} is a symbolic link", link.display()))),
             None => Ok(()),
         }
@@ -128,24 +154,19 @@ impl DiskStore {
 
     /// The last step of a put; if it fails, the next try begins here.
     fn make_name_last(&mut self, path: &Path) -> io::Result<()> {
-        path.parent().map_or(Ok(()), |folder| self.sync_folder(folder))?;
+        self.sync_name(path)?;
         self.renamed = None;
         Ok(())
     }
 
-    /// Makes the names of new folders last.
-    fn sync_folders_above(&self, folder: &Path) -> io::Result<()> {
-        let mut above = folder.ancestors().skip(1).take_while(|above| above.starts_with(&self.root));
-        above.try_for_each(|above| self.sync_folder(above))
-    }
-
-    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        match self.durability {
-            Durability::Process => Ok(()),
-            Durability::Power => {
+    /// Makes the name of what lies at `path` last: its folder is on the disk.
+    fn sync_name(&self, path: &Path) -> io::Result<()> {
+        match (self.durability, path.parent()) {
+            (Durability::Power, Some(folder)) => {
                 self.operations.check("sync folder")?;
                 File::open(folder)?.sync_all()
             }
+            _ => Ok(()),
         }
     }
 }
@@ -160,7 +181,7 @@ impl DiskStore {
         let position = match self.find(key) {
             Some(position) => position,
             None => {
-                let partial = self.create(&self.path(key))?;
+                let partial = self.create(key)?;
                 self.partial.push((key.clone(), partial));
                 self.partial.len() - 1
             }
@@ -307,15 +328,6 @@ impl DiskStore {
         store.operations.fail = Some(Fail(fail));
         store
     }
-}
-
-/// Where the object at `path` lies until it is whole: in the same folder, so that a rename is all that is left to do.
-fn temporary(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or(ErrorKind::InvalidInput)?;
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(".tmp");
-    Ok(path.with_file_name(temporary))
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {
