@@ -1,6 +1,6 @@
 //! One rendition's media playlist: a rolling window of segments and what becomes of those that leave it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -102,6 +102,35 @@ impl MediaPlaylist {
         self.duration_us += segment.duration_us;
         self.longest_us = self.longest_us.max(self.duration_us);
         self.listed.push_back(Listed::new(segment, program_date_time_us, has_map));
+    }
+
+    /// Before the segment `next` is listed after a restart: what others list of the time before (`listed`: by number, its
+    /// duration in microseconds and whether it is behind a discontinuity), or was written and never listed, is a gap here.
+    /// Says what leaves.
+    pub(super) fn catch_up(
+        &mut self,
+        unlisted: &[u64],
+        listed: &BTreeMap<u64, (u64, bool)>,
+        next: &Segment,
+    ) -> Vec<Removed> {
+        let mut removed = Vec::new();
+        while let Some(last) = self.last().filter(|last| last.number + 1 < next.number) {
+            let number = last.number + 1;
+            let (duration_us, is_discontinuous) = listed.get(&number).copied().unwrap_or((last.duration_us, false));
+            let missing = Segment {
+                number,
+                duration_us,
+                is_discontinuous,
+                discontinuities: last.discontinuities + u64::from(is_discontinuous),
+                is_gap: true,
+                // A file that is there is to be deleted in time.
+                bytes: u64::from(unlisted.contains(&number)),
+                samples: 0,
+                ..*last
+            };
+            removed.extend(self.push(missing, self.end_date_time_us()));
+        }
+        removed
     }
 
     /// The files of the segments that `is_lost` picks are not there: they are gaps. Says whether any was listed.
@@ -214,16 +243,16 @@ impl MediaPlaylist {
 
 impl Listed {
     fn new(segment: Segment, program_date_time_us: u64, has_map: bool) -> Self {
-        let map_uri = Object::Header(segment.track, segment.header).to_string();
+        let header = Object::Header(segment.track, segment.header);
         let lines = render::entry(Entry {
-            uri: &Object::Segment(segment.track, segment.number).to_string(),
+            segment: Object::Segment(segment.track, segment.number),
             duration_us: segment.duration_us,
             program_date_time_us,
             is_discontinuous: segment.is_discontinuous,
             is_gap: segment.is_gap,
-            map: has_map.then_some(&map_uri),
+            header: has_map.then_some(header),
         });
-        let map = (!has_map).then(|| Bytes::from(render::map_line(&map_uri)));
+        let map = (!has_map).then(|| render::map(header));
         Self { segment, program_date_time_us, lines, map }
     }
 }

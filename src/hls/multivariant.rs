@@ -10,7 +10,7 @@ use m3u8_rs::{
 
 use crate::cmaf::Segment;
 use crate::codec::{CaptionChannel, Captions, Configuration, Picture, Range};
-use crate::media::TrackKind;
+use crate::media::{TrackId, TrackKind};
 
 /// The group of the audio renditions; those in another codec than the first have a group of their own, so that players
 /// without that codec pass over its variants only (RFC 8216bis 4.4.6.2.1).
@@ -123,18 +123,23 @@ impl Measured {
         self.run.truncate(length);
     }
 
+    /// What is said of it.
+    pub(super) fn rates(&self) -> Rates {
+        Rates { peak: self.peak(), average: self.average(), frame_rate: self.frame_rate() }
+    }
+
     /// In bits a second. Where hardly a run is long enough, between gaps, the average may be above all of them.
-    pub(super) fn peak(&self) -> u64 {
+    fn peak(&self) -> u64 {
         self.peak.max(self.average())
     }
 
-    pub(super) fn average(&self) -> u64 {
+    fn average(&self) -> u64 {
         bit_rate(self.bytes, self.duration_us)
     }
 
     /// Samples a second, a common frame rate where it is near one. Of rates that differ it is the largest (RFC 8216bis
     /// 4.4.6.2); of those that differ by their rounding it is the latest.
-    pub(super) fn frame_rate(&self) -> f64 {
+    fn frame_rate(&self) -> f64 {
         let latest = self.frame_rates.front().copied().unwrap_or(0.0);
         let largest = self.frame_rates.iter().copied().fold(latest, f64::max);
         let rate = if largest * UNEVEN > latest { largest } else { latest };
@@ -153,6 +158,55 @@ fn frame_rate(segment: &Segment) -> f64 {
     1e6 / if usual_us > 0.0 && usual_us < UNEVEN * mean_us { usual_us } else { mean_us }
 }
 
+/// The multivariant playlist as it was put.
+#[derive(Debug)]
+pub(super) struct Multivariant {
+    /// Of each rendition in it, in order.
+    pub(super) said: Vec<Said>,
+    pub(super) body: Bytes,
+}
+
+/// What the multivariant playlist says of a rendition.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said {
+    pub(super) track: TrackId,
+    /// The oldest and the latest header, by which its codecs are told.
+    pub(super) headers: Option<(u32, u32)>,
+    pub(super) captions: Captions,
+    pub(super) rates: Rates,
+}
+
+/// What is said of a rendition's segments.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rates {
+    peak: u64,
+    average: u64,
+    frame_rate: f64,
+}
+
+impl Multivariant {
+    /// What was said is still true, and all there is to say.
+    pub(super) fn still_holds(&self, now: &[Said]) -> bool {
+        self.said.len() == now.len() && self.said.iter().zip(now).all(|(was, now)| was.still_holds(now))
+    }
+}
+
+impl Said {
+    fn still_holds(&self, now: &Self) -> bool {
+        (self.track, self.headers, self.captions) == (now.track, now.headers, now.captions)
+            && self.rates.still_hold(&now.rates)
+    }
+}
+
+impl Rates {
+    /// No peak was exceeded, the average is within 5 % (Apple 1.28 asks for 10 %), the frame rate within 1.
+    fn still_hold(&self, now: &Self) -> bool {
+        now.peak <= self.peak
+            && self.average.abs_diff(now.average) * 20 <= self.average
+            && (self.frame_rate - now.frame_rate).abs() <= 1.0
+    }
+}
+
 /// A rendition to choose.
 #[derive(Debug, Clone)]
 pub(super) struct Choice<'a> {
@@ -166,94 +220,56 @@ pub(super) struct Choice<'a> {
     pub(super) measured: &'a Measured,
 }
 
-/// What the multivariant playlist says, to tell whether it must be said anew.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Multivariant {
-    variants: Vec<VariantStream>,
-    alternatives: Vec<AlternativeMedia>,
-    /// Frame rate and range of each variant, as `variants` has them in words.
-    pictures: Vec<(f64, Range)>,
+/// The playlist's text.
+pub(super) fn render(choices: &[Choice<'_>]) -> Bytes {
+    let videos: Vec<_> = choices.iter().filter(|choice| choice.kind == TrackKind::Video).collect();
+    let audios: Vec<_> = choices.iter().filter(|choice| choice.kind == TrackKind::Audio).collect();
+    let (variants, alternatives) =
+        if videos.is_empty() { (sounds(&audios), Vec::new()) } else { pictures(&videos, &audios) };
+    let is_service = |media: &AlternativeMedia| matches!(media.instream_id, Some(InstreamId::Service(_)));
+    let has_services = alternatives.iter().any(is_service);
+    let version = if has_services { VERSION_WITH_SERVICES } else { VERSION };
+    let playlist = MasterPlaylist { version: Some(version), variants, alternatives, ..MasterPlaylist::default() };
+    let mut text = Vec::with_capacity(512);
+    playlist.write_to(&mut text).expect("a Vec takes all that is written to it");
+    text.into()
 }
 
-impl Multivariant {
-    pub(super) fn new(choices: &[Choice<'_>]) -> Self {
-        let videos: Vec<_> = choices.iter().filter(|choice| choice.kind == TrackKind::Video).collect();
-        let audios: Vec<_> = choices.iter().filter(|choice| choice.kind == TrackKind::Audio).collect();
-        if videos.is_empty() {
-            return Self {
-                variants: audios
-                    .iter()
-                    .map(|audio| variant(&Main { choice: audio, says_range: false }, &Group::default()))
-                    .collect(),
-                alternatives: Vec::new(),
-                pictures: Vec::new(),
-            };
-        }
-        let groups = groups(&audios);
-        let has_high_range = videos.iter().any(|video| range(video) != Range::Sdr);
-        let main = |video| Main { choice: video, says_range: has_high_range };
-        let count = videos.len() * groups.len();
-        let mut variants = Vec::with_capacity(count);
-        let mut pictures = Vec::with_capacity(count);
-        for video in &videos {
-            for group in &groups {
-                let closed_captions = captions_group(&videos, video.captions)
-                    .map_or(ClosedCaptionGroupId::None, |position| {
-                        ClosedCaptionGroupId::GroupId(captions_group_id(position))
-                    });
-                variants.push(VariantStream { closed_captions: Some(closed_captions), ..variant(&main(video), group) });
-                pictures.push((video.measured.frame_rate(), range(video)));
-            }
-        }
-        let mut alternatives = Vec::with_capacity(audios.len());
-        for (position, video) in videos.iter().enumerate() {
-            // Those with the same captions share a group.
-            if captions_group(&videos, video.captions) == Some(position) {
-                let group_id = captions_group_id(position);
-                alternatives.extend(video.captions.channels().map(|channel| captions(channel, &group_id)));
-            }
-        }
+/// Variants without pictures.
+fn sounds(audios: &[&Choice<'_>]) -> Vec<VariantStream> {
+    let main = |&choice| Main { choice, says_range: false };
+    audios.iter().map(|audio| variant(&main(audio), &Group::default())).collect()
+}
+
+/// Variants with pictures, and the sound and the captions that go with them.
+fn pictures(videos: &[&Choice<'_>], audios: &[&Choice<'_>]) -> (Vec<VariantStream>, Vec<AlternativeMedia>) {
+    let groups = groups(audios);
+    let has_high_range = videos.iter().any(|video| range(video) != Range::Sdr);
+    let main = |video| Main { choice: video, says_range: has_high_range };
+    let mut variants = Vec::with_capacity(videos.len() * groups.len());
+    for video in videos {
         for group in &groups {
-            for (position, audio) in group.audios.iter().enumerate() {
-                alternatives.push(alternative(audio, &group.id, position == 0));
-            }
+            let closed_captions = captions_group(videos, video.captions)
+                .map_or(ClosedCaptionGroupId::None, |position| {
+                    ClosedCaptionGroupId::GroupId(captions_group_id(position))
+                });
+            variants.push(VariantStream { closed_captions: Some(closed_captions), ..variant(&main(video), group) });
         }
-        Self { variants, alternatives, pictures }
     }
-
-    /// The playlist that was written still tells the truth: no bandwidth was exceeded, the averages are within 5 %
-    /// (Apple 1.28 asks for 10 %), all else is the same.
-    pub(super) fn still_holds(&self, now: &Self) -> bool {
-        let without_rates = |variant: &VariantStream| VariantStream {
-            bandwidth: 0,
-            average_bandwidth: None,
-            other_attributes: None,
-            ..variant.clone()
-        };
-        self.alternatives == now.alternatives
-            && self.variants.len() == now.variants.len()
-            && self.variants.iter().zip(&now.variants).all(|(written, now)| {
-                let (was, is) = (written.average_bandwidth.unwrap_or(0), now.average_bandwidth.unwrap_or(0));
-                without_rates(written) == without_rates(now)
-                    && now.bandwidth <= written.bandwidth
-                    && was.abs_diff(is) * 20 <= was
-            })
-            && self.pictures.iter().zip(&now.pictures).all(|(was, is)| (was.0 - is.0).abs() <= 1.0 && was.1 == is.1)
+    let mut alternatives = Vec::with_capacity(audios.len());
+    for (position, video) in videos.iter().enumerate() {
+        // Those with the same captions share a group.
+        if captions_group(videos, video.captions) == Some(position) {
+            let group_id = captions_group_id(position);
+            alternatives.extend(video.captions.channels().map(|channel| captions(channel, &group_id)));
+        }
     }
-
-    pub(super) fn render(&self) -> Bytes {
-        let is_service = |media: &AlternativeMedia| matches!(media.instream_id, Some(InstreamId::Service(_)));
-        let has_services = self.alternatives.iter().any(is_service);
-        let playlist = MasterPlaylist {
-            version: Some(if has_services { VERSION_WITH_SERVICES } else { VERSION }),
-            variants: self.variants.clone(),
-            alternatives: self.alternatives.clone(),
-            ..MasterPlaylist::default()
-        };
-        let mut text = Vec::with_capacity(512);
-        playlist.write_to(&mut text).expect("a Vec takes all that is written to it");
-        text.into()
+    for group in &groups {
+        for (position, audio) in group.audios.iter().enumerate() {
+            alternatives.push(alternative(audio, &group.id, position == 0));
+        }
     }
+    (variants, alternatives)
 }
 
 /// Audio renditions in one codec; none where there is no sound.
@@ -419,7 +435,7 @@ mod tests {
             choice(2, 0, "audio.m3u8"),
             choice(3, 1, "audio1.m3u8"),
         ];
-        let text = Multivariant::new(&choices).render();
+        let text = render(&choices);
         let variant = |codecs: &str, rest: &str| {
             format!("#EXT-X-STREAM-INF:BANDWIDTH=0,AVERAGE-BANDWIDTH=0,CODECS=\"{codecs}\",{rest}\n")
         };

@@ -15,8 +15,8 @@ use crate::media::{Epoch, Event, TrackId};
 
 use super::date_range::DateRanges;
 use super::leaving::{Departed, Leaving};
-use super::media_playlist::{MediaPlaylist, Removed, Window};
-use super::multivariant::{Choice, Measured, Multivariant};
+use super::media_playlist::{MediaPlaylist, Window};
+use super::multivariant::{self, Choice, Measured, Multivariant, Said};
 use super::object::Object;
 use super::resumed::{self, Resumed};
 
@@ -118,6 +118,12 @@ impl Rendition {
             unlisted: unlisted.clone(),
             open: None,
         }
+    }
+
+    fn said(&self) -> Said {
+        let Self { track, captions, ref headers, ref measured, .. } = *self;
+        let headers = headers.front().zip(headers.back()).map(|(oldest, latest)| (oldest.number, latest.number));
+        Said { track, headers, captions, rates: measured.rates() }
     }
 
     /// The codecs of all headers that the playlist may name, the latest first (Apple 9.1).
@@ -261,7 +267,7 @@ impl Presentation {
         rendition.measured.add(&segment, target_duration_s);
         rendition.listed_us += segment.duration_us;
         let playlist = rendition.playlist.get_or_insert_with(|| MediaPlaylist::new(window, target_duration_s));
-        let mut removed = fill_up(playlist, &rendition.unlisted, &self.listed_before, &segment);
+        let mut removed = playlist.catch_up(&rendition.unlisted, &self.listed_before, &segment);
         // A track that comes back later than the others after a restart does not know that it is behind a discontinuity.
         let is_behind = playlist.last().is_some_and(|last| last.discontinuities < segment.discontinuities);
         let segment = Segment { is_discontinuous: segment.is_discontinuous || is_behind, ..segment };
@@ -339,9 +345,8 @@ impl Presentation {
             // Those that list nothing but gaps have to be there too.
             self.put_media_playlist(track);
         }
-        if let Some(multivariant) = &self.multivariant {
-            let body = vec![multivariant.render()];
-            self.actions.push_back(Action::Put { key: self.name.index(), kind: ObjectKind::Playlist, body });
+        if let Some(Multivariant { body, .. }) = &self.multivariant {
+            self.put_multivariant(body.clone());
         }
     }
 
@@ -355,7 +360,7 @@ impl Presentation {
 
     /// The object of this broadcast that a key names.
     fn object(&self, key: &Key) -> Option<Object> {
-        let object = Object::parse(key.as_str().rsplit('/').next()?)?;
+        let object = Object::parse(key.file_name())?;
         (self.key(object) == *key).then_some(object)
     }
 
@@ -418,10 +423,15 @@ impl Presentation {
         if !is_complete && self.multivariant.is_none() && may_yet_come {
             return;
         }
-        let listed: Vec<(&Rendition, Vec<String>)> =
-            self.renditions.iter().filter(is_listed).map(|rendition| (rendition, rendition.codecs())).collect();
+        let listed: Vec<&Rendition> = self.renditions.iter().filter(is_listed).collect();
+        let said: Vec<Said> = listed.iter().map(|rendition| rendition.said()).collect();
+        if self.multivariant.as_ref().is_some_and(|written| written.still_holds(&said)) {
+            return;
+        }
+        let codecs: Vec<Vec<String>> = listed.iter().map(|rendition| rendition.codecs()).collect();
         let choices: Vec<Choice<'_>> = listed
             .iter()
+            .zip(&codecs)
             .filter_map(|(rendition, codecs)| {
                 Some(Choice {
                     kind: rendition.track.kind,
@@ -437,13 +447,14 @@ impl Presentation {
         if choices.is_empty() {
             return;
         }
-        let multivariant = Multivariant::new(&choices);
-        if self.multivariant.as_ref().is_some_and(|written| written.still_holds(&multivariant)) {
-            return;
-        }
-        let body = vec![multivariant.render()];
-        self.actions.push_back(Action::Put { key: self.name.index(), kind: ObjectKind::Playlist, body });
-        self.multivariant = Some(multivariant);
+        let body = multivariant::render(&choices);
+        self.put_multivariant(body.clone());
+        self.multivariant = Some(Multivariant { said, body });
+    }
+
+    fn put_multivariant(&mut self, body: Bytes) {
+        let key = self.name.index();
+        self.actions.push_back(Action::Put { key, kind: ObjectKind::Playlist, body: vec![body] });
     }
 
     /// Deletes a track's headers that neither a listed nor a leaving segment needs.
@@ -468,32 +479,4 @@ impl Presentation {
         let epoch = self.epochs.iter().rev().find(|epoch| epoch.start_us <= time_us).or_else(|| self.epochs.front());
         epoch.map_or(0, |epoch| (epoch.anchor_unix_us + time_us).saturating_sub(epoch.anchor_us))
     }
-}
-
-/// Before the segment `next` is listed after a restart, its playlist has to catch up: what others list of the time
-/// before, or was written and never listed, is a gap here.
-fn fill_up(
-    playlist: &mut MediaPlaylist,
-    unlisted: &[u64],
-    listed_before: &BTreeMap<u64, (u64, bool)>,
-    next: &Segment,
-) -> Vec<Removed> {
-    let mut removed = Vec::new();
-    while let Some(last) = playlist.last().filter(|last| last.number + 1 < next.number) {
-        let number = last.number + 1;
-        let (duration_us, is_discontinuous) = listed_before.get(&number).copied().unwrap_or((last.duration_us, false));
-        let missing = Segment {
-            number,
-            duration_us,
-            is_discontinuous,
-            discontinuities: last.discontinuities + u64::from(is_discontinuous),
-            is_gap: true,
-            // A file that is there is to be deleted in time.
-            bytes: u64::from(unlisted.contains(&number)),
-            samples: 0,
-            ..*last
-        };
-        removed.extend(playlist.push(missing, playlist.end_date_time_us()));
-    }
-    removed
 }

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat};
 
+use super::object::Object;
+
 /// What stands before the first segment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
@@ -18,14 +20,14 @@ pub(super) struct Head {
 
 /// One segment's lines.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry<'a> {
-    pub(super) uri: &'a str,
+pub(super) struct Entry {
+    pub(super) segment: Object,
     pub(super) duration_us: u64,
     pub(super) program_date_time_us: u64,
     pub(super) is_discontinuous: bool,
     pub(super) is_gap: bool,
-    /// The header's URI where it is not the one of the segment before.
-    pub(super) map: Option<&'a str>,
+    /// The header where it is not the one of the segment before.
+    pub(super) header: Option<Object>,
 }
 
 /// The closing line of a playlist to which nothing will be added (RFC 8216bis 4.4.3.4).
@@ -48,26 +50,33 @@ pub(super) fn head(head: Head) -> Bytes {
     text.into()
 }
 
-pub(super) fn entry(entry: Entry<'_>) -> Bytes {
-    let Entry { uri, duration_us, program_date_time_us, is_discontinuous, is_gap, map } = entry;
+pub(super) fn entry(entry: Entry) -> Bytes {
+    let Entry { segment, duration_us, program_date_time_us, is_discontinuous, is_gap, header } = entry;
     let mut text = String::with_capacity(160);
     if is_discontinuous {
         text.push_str("#EXT-X-DISCONTINUITY\n");
     }
-    if let Some(map) = map {
-        text.push_str(&map_line(map));
+    if let Some(header) = header {
+        push_map(&mut text, header);
     }
     let _ = writeln!(text, "#EXT-X-PROGRAM-DATE-TIME:{}", date_time(program_date_time_us));
     if is_gap {
         text.push_str("#EXT-X-GAP\n");
     }
-    let _ = write!(text, "#EXTINF:{}.{:06},\n{uri}\n", duration_us / 1_000_000, duration_us % 1_000_000);
+    let _ = write!(text, "#EXTINF:{}.{:06},\n{segment}\n", duration_us / 1_000_000, duration_us % 1_000_000);
     text.into()
 }
 
-/// RFC 8216bis 4.4.4.5. `uri` is made of names of ours: nothing in it needs escaping.
-pub(super) fn map_line(uri: &str) -> String {
-    format!("#EXT-X-MAP:URI=\"{uri}\"\n")
+/// The line for a segment whose header is not said yet (RFC 8216bis 4.4.4.5).
+pub(super) fn map(header: Object) -> Bytes {
+    let mut text = String::with_capacity(48);
+    push_map(&mut text, header);
+    text.into()
+}
+
+/// The name is one of ours: nothing in it needs escaping.
+fn push_map(text: &mut String, header: Object) {
+    let _ = writeln!(text, "#EXT-X-MAP:URI=\"{header}\"");
 }
 
 /// ISO 8601 with milliseconds and zone (RFC 8216bis 4.4.4.6).
@@ -82,16 +91,17 @@ pub(super) fn date_time(unix_us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::TrackId;
 
     #[test]
     fn a_segment_has_its_lines_in_order() {
         let text = entry(Entry {
-            uri: "video-7.mp4",
+            segment: Object::Segment(TrackId::VIDEO, 7),
             duration_us: 1_999_000,
             program_date_time_us: 1_763_834_098_123_456,
             is_discontinuous: true,
             is_gap: false,
-            map: Some("video-init-1.mp4"),
+            header: Some(Object::Header(TrackId::VIDEO, 1)),
         });
         assert_eq!(
             text,
