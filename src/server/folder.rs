@@ -152,8 +152,8 @@ pub(super) fn remove_broadcast(folder: &Path, out: &Path) {
 /// Removes the temporary files in a stream's folder that a process left when it was killed.
 pub(super) fn sweep(stream: &StreamFolder) {
     let is_object = |name: &str| Object::parse(name).is_some();
-    let is_index = |name: &str| name == stream.name.index().file_name();
-    sweep_folder(&stream.path, is_index);
+    let index = stream.name.index();
+    sweep_folder(&stream.path, |name| name == index.file_name());
     for broadcast in &stream.broadcasts {
         sweep_folder(&stream.path.join(broadcast.to_string()), is_object);
     }

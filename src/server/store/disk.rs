@@ -85,21 +85,18 @@ impl DiskStore {
     fn create(&mut self, key: &Key) -> io::Result<Partial> {
         let path = self.temporary(key);
         let (folder, _) = key.split();
-        let is_known = self.folders.iter().any(|known| **known == *folder);
-        if !is_known {
+        if !self.knows(folder) {
             self.refuse_links(&self.below_root(folder, &[]))?;
         }
         let create = |operations: &Operations| {
             operations.check("open")?;
             OpenOptions::new().write(true).create_new(true).open(&path)
         };
-        let mut is_new = !is_known;
         let file = match create(&self.operations) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                if is_known {
+                if self.knows(folder) {
                     self.vanish();
                 }
-                is_new = true;
                 self.operations.check("create_dir")?;
                 let folder = self.below_root(folder, &[]);
                 fs::create_dir_all(&folder)?;
@@ -114,10 +111,15 @@ impl DiskStore {
             }
             other => other,
         }?;
-        if is_new {
+        if !self.knows(folder) {
             self.folders.push(folder.into());
         }
         Ok(Partial { file, path, bytes: 0, is_torn: false })
+    }
+
+    /// Whether a folder, relative to the root, was there.
+    fn knows(&self, folder: &str) -> bool {
+        self.folders.iter().any(|known| **known == *folder)
     }
 
     /// A folder and those above it, below the root.
