@@ -190,8 +190,8 @@ impl Packager {
         self.presentation.deadline()
     }
 
-    /// Until when nothing that comes can end a segment, on the monotonic clock, as far as can be foreseen: it may wait, and
-    /// viewers see nothing of that. `None` if a segment may end any time.
+    /// Until when nothing that comes can end a segment, on the monotonic clock, as far as can be foreseen, to some
+    /// milliseconds: it may wait, and viewers see nothing of that. `None` if a segment may end any time.
     pub fn quiet_until(&self) -> Option<Duration> {
         self.foresight.earliest(self.segmenter.foreseen_end_us()?)
     }

@@ -260,6 +260,11 @@ impl Rendition {
         self.pending.last().map(Sample::end_time).or(self.start)
     }
 
+    /// How long the last sample of the open segment lasts if nothing says otherwise, in ticks.
+    pub(super) fn last_duration(&self) -> Option<u32> {
+        self.pending.last().map(|sample| sample.duration)
+    }
+
     /// Adds the next sample to the open segment; the one before it lasts until then.
     pub(super) fn push(&mut self, mut sample: Sample, outputs: &mut VecDeque<Output>) {
         match self.pending.last_mut() {

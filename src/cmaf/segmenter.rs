@@ -144,13 +144,17 @@ impl Segmenter {
         self.front_us
     }
 
-    /// When the open segments can end at the earliest, as far as can be foreseen, in microseconds on the output timeline;
-    /// `None` if that may be any time. What nobody can foresee, such as another configuration, may end them before.
+    /// Which media, by their end, can end an open segment at the earliest, as far as can be foreseen, in microseconds on the
+    /// output timeline; `None` if that may be any. What nobody can foresee, such as another configuration, may end them before.
     pub fn foreseen_end_us(&self) -> Option<u64> {
-        let leader = self.renditions.first()?;
-        // Until all have passed the last cut, segments wait to be ended.
-        let is_settled = self.cuts.is_empty() && self.breaks.is_empty() && leader.has_begun && !leader.is_empty();
-        is_settled.then(|| leader.opens_at_us() + self.cadence.least_us())
+        let (leader, followers) = self.renditions.split_first()?;
+        if !self.breaks.is_empty() || !leader.has_begun {
+            return None;
+        }
+        let own_us = leader.opens_at_us() + self.cadence.least_us() + leader.micros(leader.last_duration()?.into());
+        // Who is behind ends its segment where the leader was cut.
+        let cuts = followers.iter().filter(|follower| follower.number < leader.number);
+        cuts.map(|follower| self.cut_of(follower)).try_fold(own_us, |end_us, cut| Some(end_us.min(cut?.at_us)))
     }
 
     /// The longest time between two sync samples of the leader, in microseconds.
@@ -208,6 +212,12 @@ impl Segmenter {
         }
         self.cuts.clear();
         self.breaks.clear();
+    }
+
+    /// Where a follower's open segment ends, if that is known.
+    fn cut_of(&self, follower: &Rendition) -> Option<Cut> {
+        let cut = *self.cuts.iter().find(|cut| cut.number == follower.number)?;
+        Some(if follower.id().kind == TrackKind::Video { cut.decoded() } else { cut })
     }
 
     fn handle_epoch(&mut self, epoch: Epoch) {

@@ -6,8 +6,8 @@
 //!
 //! ```text
 //! the segment    |◀──────────── can't end ───────────▶|◀─ can end ─▶|
-//! paced looks    ▲       ▲       ▲       ▲       ▲    ▲  ▲  ▲  ▲  ▲  at beats
-//! prompt looks   ▲       ▲       ▲       ▲       ▲    ▲▲ ▲▲▲ ▲ ▲▲ ▲  at beats, then whenever bytes come
+//! paced looks    ▲       ▲       ▲       ▲       ▲     ▲  ▲  ▲  ▲  ▲  at beats
+//! prompt looks   ▲       ▲       ▲       ▲       ▲   ▲▲▲ ▲▲▲ ▲ ▲▲ ▲   at beats, then whenever bytes come
 //! ```
 
 use std::io::{self, Read as _, Write as _};
@@ -42,8 +42,11 @@ const LONGEST_REST: Duration = Duration::from_millis(400);
 const MOST_RESTED_BYTES: usize = 256 << 10;
 /// So much is held for any receiver, in bytes.
 const SURELY_HELD_BYTES: usize = 64 << 10;
-/// How much sooner a rest ends than segments can, for what comes a little early.
-const REST_MARGIN: Duration = Duration::from_millis(100);
+/// How early what could end a segment may come: what is foreseen is some milliseconds off. The beat that ends a rest is the
+/// first behind that.
+const EARLY: Duration = Duration::from_millis(10);
+/// How much sooner the rest of a prompt socket ends than segments can.
+const PROMPT_MARGIN: Duration = Duration::from_millis(100);
 /// The beat of rests where there is no other one.
 const REST_BEAT: Duration = Duration::from_millis(50);
 
@@ -87,11 +90,12 @@ impl Rhythm {
         Self { beat, quick: Beat::start(QUICK_BEAT), is_prompt }
     }
 
-    /// How many beats from now nobody has to look, if nobody has to until `quiet_until`.
+    /// How many beats from now it is looked at next, if nobody has to before `quiet_until`.
     fn beats_until(&self, quiet_until: Instant) -> u64 {
-        let rest = quiet_until.saturating_duration_since(Instant::now() + REST_MARGIN);
-        let beats = rest.min(LONGEST_REST).as_micros() / self.beat.every().as_micros().max(1);
-        u64::try_from(beats).unwrap_or(0)
+        let (margin, behind) = if self.is_prompt { (PROMPT_MARGIN, 0) } else { (EARLY, 1) };
+        let beats = |time: Duration| time.as_micros() / self.beat.every().as_micros().max(1);
+        let rest = beats(quiet_until.saturating_duration_since(Instant::now() + margin)) + behind;
+        u64::try_from(rest.min(beats(LONGEST_REST))).unwrap_or(0)
     }
 }
 
@@ -449,9 +453,9 @@ mod tests {
     async fn a_socket_rests_while_nothing_matters_and_not_longer() {
         const QUIET: Duration = Duration::from_millis(1000);
         let rhythm = Rhythm::start(Duration::from_millis(20));
-        let (rested, delay) = reads_and_delay(&rhythm, QUIET + REST_MARGIN).await;
-        // Three rests, and five beats within the margin.
-        assert!((1..=18).contains(&rested), "{rested} reads in {QUIET:?}");
+        let (rested, delay) = reads_and_delay(&rhythm, QUIET).await;
+        // Three rests, and the first beat behind them.
+        assert!((1..=8).contains(&rested), "{rested} reads in {QUIET:?}");
         assert!(delay < LONGEST_REST / 2, "{delay:?}");
     }
 
@@ -459,7 +463,7 @@ mod tests {
     async fn a_prompt_socket_rests_too_and_is_prompt_again() {
         const QUIET: Duration = Duration::from_millis(1000);
         let rhythm = Rhythm::start(Duration::ZERO);
-        let (rested, delay) = reads_and_delay(&rhythm, QUIET + REST_MARGIN).await;
+        let (rested, delay) = reads_and_delay(&rhythm, QUIET + PROMPT_MARGIN).await;
         let (prompt, _) = reads_and_delay(&rhythm, QUIET / 4).await;
         // Beside what comes within the margin, where it is prompt.
         assert!((1..=40).contains(&rested), "{rested} reads in {QUIET:?}");
