@@ -19,6 +19,10 @@ const PATIENCE_US: u64 = 6_000_000;
 /// The longest that any track is waited for, in microseconds.
 const LONGEST_PATIENCE_US: u64 = 15_000_000;
 
+/// The sample that ends a segment lasts as long as the one before it, but where the frame rate varies it may be shorter: so
+/// much of it is counted on at most, in microseconds.
+const SURE_SAMPLE_US: u64 = 40_000;
+
 /// Cuts tracks into segments: `handle_item` in, `poll_output` out.
 #[derive(Debug)]
 pub struct Segmenter {
@@ -151,7 +155,8 @@ impl Segmenter {
         if !self.breaks.is_empty() || !leader.has_begun {
             return None;
         }
-        let own_us = leader.opens_at_us() + self.cadence.least_us() + leader.micros(leader.last_duration()?.into());
+        let sample_us = leader.micros(leader.last_duration()?.into()).min(SURE_SAMPLE_US);
+        let own_us = leader.opens_at_us() + self.cadence.least_us() + sample_us;
         // Who is behind ends its segment where the leader was cut.
         let cuts = followers.iter().filter(|follower| follower.number < leader.number);
         cuts.map(|follower| self.cut_of(follower)).try_fold(own_us, |end_us, cut| Some(end_us.min(cut?.at_us)))
