@@ -159,7 +159,7 @@ impl Segmenter {
         let own_us = leader.opens_at_us() + self.cadence.least_us() + sample_us;
         // Who is behind ends its segment where the leader was cut.
         let cuts = followers.iter().filter(|follower| follower.number < leader.number);
-        cuts.map(|follower| self.cut_of(follower)).try_fold(own_us, |end_us, cut| Some(end_us.min(cut?.at_us)))
+        cuts.map(|follower| cut_of(follower, &self.cuts)).try_fold(own_us, |end_us, cut| Some(end_us.min(cut?.at_us)))
     }
 
     /// The longest time between two sync samples of the leader, in microseconds.
@@ -217,12 +217,6 @@ impl Segmenter {
         }
         self.cuts.clear();
         self.breaks.clear();
-    }
-
-    /// Where a follower's open segment ends, if that is known.
-    fn cut_of(&self, follower: &Rendition) -> Option<Cut> {
-        let cut = *self.cuts.iter().find(|cut| cut.number == follower.number)?;
-        Some(if follower.id().kind == TrackKind::Video { cut.decoded() } else { cut })
     }
 
     fn handle_epoch(&mut self, epoch: Epoch) {
@@ -290,6 +284,12 @@ impl Segmenter {
             }
         }
     }
+}
+
+/// Where a follower's open segment ends, if that is among `cuts`.
+fn cut_of(follower: &Rendition, cuts: &VecDeque<Cut>) -> Option<Cut> {
+    let cut = *cuts.iter().find(|cut| cut.number == follower.number)?;
+    Some(if follower.id().kind == TrackKind::Video { cut.decoded() } else { cut })
 }
 
 /// Whether a follower waits for what it does not know yet.

@@ -4,8 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Cut, Haste, Output, Queued, Rendition, Segmenter, patience_us};
-use crate::media::TrackKind;
+use super::{Cut, Haste, Output, Queued, Rendition, Segmenter, cut_of, patience_us};
 
 impl Segmenter {
     /// Moves all that is queued into segments. What is too long for one is cut without the leader, and a new
@@ -45,7 +44,6 @@ impl Segmenter {
         let limit_us = self.cadence.limit_us();
         let most_head_start_us = self.cadence.most_head_start_us();
         let delay_us = self.delay_until_cut_us(&self.renditions[position]);
-        let is_video = self.renditions[position].id().kind == TrackKind::Video;
         let Self { renditions, cuts, breaks, outputs, .. } = self;
         let patience_us = patience_us(&renditions[position]);
         let (leader, followers) = renditions.split_at_mut(1);
@@ -57,9 +55,7 @@ impl Segmenter {
             since_us.saturating_sub(most_head_start_us).max(end_us.saturating_sub(limit_us))
         };
         loop {
-            let cut = cuts.iter().find(|cut| cut.number == follower.number);
-            let cut = cut.map(|cut| if is_video { cut.decoded() } else { *cut });
-            match (follower.queue.front(), cut) {
+            match (follower.queue.front(), cut_of(follower, cuts)) {
                 (Some(Queued::Track(track)), _) if follower.starts_anew() || *follower.track() == **track => {
                     if let Some(Queued::Track(track)) = follower.queue.pop_front() {
                         follower.set_track(*track);
