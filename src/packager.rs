@@ -92,6 +92,10 @@ const MOST_TOGETHER: usize = 64;
 /// The most notices of passed-over messages a broadcast gives.
 const MOST_PASSED_OVER: u64 = 10;
 
+/// How much sooner than by the output timeline media may come, in microseconds: RTMP rounds to milliseconds, and a clock of
+/// samples that drifts from them is corrected now and then.
+const ROUNDING_US: u64 = 10_000;
+
 impl Packager {
     /// A broadcast of the stream `name` that began at `began`.
     pub fn new(name: StreamName, began: Moment, settings: Settings) -> Self {
@@ -190,10 +194,10 @@ impl Packager {
         self.presentation.deadline()
     }
 
-    /// Until when nothing that comes can end a segment, on the monotonic clock, as far as can be foreseen, to some
-    /// milliseconds: it may wait, and viewers see nothing of that. `None` if a segment may end any time.
+    /// Until when nothing that comes can end a segment, on the monotonic clock, as far as can be foreseen: it may wait, and
+    /// viewers see nothing of that. `None` if a segment may end any time.
     pub fn quiet_until(&self) -> Option<Duration> {
-        self.foresight.earliest(self.segmenter.foreseen_end_us()?)
+        self.foresight.earliest(self.segmenter.foreseen_end_us()?.saturating_sub(ROUNDING_US))
     }
 
     /// The publisher is gone without a goodbye: all that was received is listed; the playlists stay open. The next tag

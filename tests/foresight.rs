@@ -9,16 +9,13 @@ use upscope::flv::Tag;
 use crate::core::memory::{Broadcast, settings};
 use crate::core::tags::{AAC, AVC, audio_header, picture, sound, video_header};
 
-/// RTMP rounds to milliseconds, and a clock of samples that drifts from them is corrected now and then.
-const ROUNDING: Duration = Duration::from_millis(10);
-
 /// What came of the foresight for a broadcast.
 #[derive(Debug, Default)]
 struct Foreseen {
     /// Tags, and those of them that could have waited.
     tags: u32,
     quiet: u32,
-    /// Segments that ended before that could be, rounding left out.
+    /// Segments that ended before that could be.
     too_early: u32,
 }
 
@@ -30,7 +27,7 @@ fn watch(has_video: bool, is_key: impl Fn(u32) -> bool) -> Foreseen {
         let quiet_until = broadcast.packager.quiet_until();
         let segments = broadcast.packager.totals().segments;
         broadcast.tag(tag);
-        let is_quiet = quiet_until.is_some_and(|until| broadcast.now.monotonic + ROUNDING < until);
+        let is_quiet = quiet_until.is_some_and(|until| broadcast.now.monotonic < until);
         foreseen.tags += 1;
         foreseen.quiet += u32::from(is_quiet);
         foreseen.too_early += u32::from(is_quiet && broadcast.packager.totals().segments > segments);

@@ -42,11 +42,8 @@ const LONGEST_REST: Duration = Duration::from_millis(400);
 const MOST_RESTED_BYTES: usize = 256 << 10;
 /// So much is held for any receiver, in bytes.
 const SURELY_HELD_BYTES: usize = 64 << 10;
-/// How early what could end a segment may come: what is foreseen is some milliseconds off. The beat that ends a rest is the
-/// first behind that.
-const EARLY: Duration = Duration::from_millis(10);
-/// How much sooner the rest of a prompt socket ends than segments can.
-const PROMPT_MARGIN: Duration = Duration::from_millis(100);
+/// How much sooner the rest of a prompt socket ends than segments can; that of a paced one ends with the first beat behind.
+const PROMPT_MARGIN: Duration = Duration::from_millis(90);
 /// The beat of rests where there is no other one.
 const REST_BEAT: Duration = Duration::from_millis(50);
 
@@ -92,7 +89,7 @@ impl Rhythm {
 
     /// How many beats from now it is looked at next, if nobody has to before `quiet_until`.
     fn beats_until(&self, quiet_until: Instant) -> u64 {
-        let (margin, behind) = if self.is_prompt { (PROMPT_MARGIN, 0) } else { (EARLY, 1) };
+        let (margin, behind) = if self.is_prompt { (PROMPT_MARGIN, 0) } else { (Duration::ZERO, 1) };
         let beats = |time: Duration| time.as_micros() / self.beat.every().as_micros().max(1);
         let rest = beats(quiet_until.saturating_duration_since(Instant::now() + margin)) + behind;
         u64::try_from(rest.min(beats(LONGEST_REST))).unwrap_or(0)
