@@ -194,6 +194,11 @@ impl Packager {
         self.presentation.deadline()
     }
 
+    /// When it has something to list, on the monotonic clock.
+    pub fn lists_at(&self) -> Option<Duration> {
+        self.presentation.lists_at()
+    }
+
     /// Until when nothing that comes can end a segment, on the monotonic clock, as far as can be foreseen: it may wait, and
     /// viewers see nothing of that. `None` if a segment may end any time.
     pub fn quiet_until(&self) -> Option<Duration> {
@@ -210,6 +215,7 @@ impl Packager {
         self.segmenter.interrupt();
         self.foresight = Foresight::default();
         self.pass_on();
+        self.presentation.interrupt(now.monotonic);
     }
 
     /// The broadcast is over: all that was received is listed, and the playlists end.

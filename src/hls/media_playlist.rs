@@ -41,6 +41,8 @@ pub(super) struct MediaPlaylist {
     longest_us: u64,
     /// The number behind the last segment that left.
     gone_before: u64,
+    /// How many of the listed segments viewers know: those that may leave.
+    known: usize,
     is_ended: bool,
 }
 
@@ -63,6 +65,7 @@ impl MediaPlaylist {
             duration_us: 0,
             longest_us: 0,
             gone_before: 0,
+            known: 0,
             is_ended: false,
         }
     }
@@ -78,23 +81,15 @@ impl MediaPlaylist {
     ) -> Self {
         let mut playlist = Self { are_segments_independent, gone_before, ..Self::new(window, target_duration_s) };
         for (segment, program_date_time_us) in segments {
-            playlist.list(segment, program_date_time_us);
+            playlist.push(segment, program_date_time_us);
         }
+        playlist.known = playlist.listed.len();
         playlist.are_segments_independent &= are_segments_independent;
         playlist
     }
 
-    /// Lists the next segment, and says what leaves.
-    pub(super) fn push(&mut self, segment: Segment, program_date_time_us: u64) -> Vec<Removed> {
-        self.list(segment, program_date_time_us);
-        let mut removed = Vec::new();
-        while self.is_first_to_go() {
-            removed.extend(self.remove_first());
-        }
-        removed
-    }
-
-    fn list(&mut self, segment: Segment, program_date_time_us: u64) {
+    /// Lists the next segment.
+    pub(super) fn push(&mut self, segment: Segment, program_date_time_us: u64) {
         let has_map = self.listed.back().is_none_or(|last| last.segment.header != segment.header)
             // After a discontinuity it is said again, though it need not be: some players forget it there.
             || segment.is_discontinuous;
@@ -104,16 +99,19 @@ impl MediaPlaylist {
         self.listed.push_back(Listed::new(segment, program_date_time_us, has_map));
     }
 
+    /// It is to be put: says what leaves, which is nothing that was not put before. Each segment is listed once at least.
+    pub(super) fn roll(&mut self) -> Vec<Removed> {
+        let mut removed = Vec::new();
+        while removed.len() < self.known && self.is_first_to_go() {
+            removed.extend(self.remove_first());
+        }
+        self.known = self.listed.len();
+        removed
+    }
+
     /// Before the segment `next` is listed after a restart: what others list of the time before (`listed`: by number, its
     /// duration in microseconds and whether it is behind a discontinuity), or was written and never listed, is a gap here.
-    /// Says what leaves.
-    pub(super) fn catch_up(
-        &mut self,
-        unlisted: &[u64],
-        listed: &BTreeMap<u64, (u64, bool)>,
-        next: &Segment,
-    ) -> Vec<Removed> {
-        let mut removed = Vec::new();
+    pub(super) fn catch_up(&mut self, unlisted: &[u64], listed: &BTreeMap<u64, (u64, bool)>, next: &Segment) {
         while let Some(last) = self.last().filter(|last| last.number + 1 < next.number) {
             let number = last.number + 1;
             let (duration_us, is_discontinuous) = listed.get(&number).copied().unwrap_or((last.duration_us, false));
@@ -128,9 +126,8 @@ impl MediaPlaylist {
                 samples: 0,
                 ..*last
             };
-            removed.extend(self.push(missing, self.end_date_time_us()));
+            self.push(missing, self.end_date_time_us());
         }
-        removed
     }
 
     /// The files of the segments that `is_lost` picks are not there: they are gaps. Says whether any was listed.
@@ -179,6 +176,11 @@ impl MediaPlaylist {
 
     pub(super) fn is_empty(&self) -> bool {
         self.listed.is_empty()
+    }
+
+    /// Viewers do not know half of what is listed.
+    pub(super) fn is_mostly_unknown(&self) -> bool {
+        2 * self.known <= self.listed.len()
     }
 
     /// The oldest segment that is listed.
@@ -279,9 +281,10 @@ mod tests {
         }
     }
 
+    /// Says what leaves when it is put then.
     fn push(playlist: &mut MediaPlaylist, segment: Segment) -> Vec<u64> {
-        let removed = playlist.push(segment, 1_763_834_098_000_000 + segment.start_us);
-        removed.iter().map(|removed| removed.segment.number).collect()
+        playlist.push(segment, 1_763_834_098_000_000 + segment.start_us);
+        playlist.roll().iter().map(|removed| removed.segment.number).collect()
     }
 
     fn text(playlist: &MediaPlaylist) -> String {
@@ -335,12 +338,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_never_put_does_not_leave() {
+        let mut playlist = MediaPlaylist::new(Window::Segments(4), 2);
+        let rolled = |playlist: &mut MediaPlaylist| playlist.roll().len();
+        (0..10).for_each(|number| playlist.push(segment(number), 0));
+        assert_eq!(rolled(&mut playlist), 0);
+        (10..30).for_each(|number| playlist.push(segment(number), 0));
+        assert_eq!(rolled(&mut playlist), 10, "all that was put");
+        playlist.push(segment(30), 0);
+        assert_eq!(rolled(&mut playlist), 17);
+        assert_eq!(playlist.first().map(|first| first.number), Some(27));
+    }
+
+    #[test]
     fn a_removed_segment_stays_for_its_duration_and_the_longest_playlist() {
         let mut playlist = MediaPlaylist::new(Window::Lasting(Duration::from_secs(8)), 2);
         for number in 0..4 {
             assert!(push(&mut playlist, segment(number)).is_empty());
         }
-        let removed = playlist.push(segment(4), 0);
+        playlist.push(segment(4), 0);
+        let removed = playlist.roll();
         assert_eq!(removed[0].keep_for, Duration::from_secs(2 + 10));
     }
 }

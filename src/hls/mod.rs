@@ -19,6 +19,7 @@ mod multivariant;
 mod object;
 mod presentation;
 mod render;
+mod rendition;
 mod reread;
 mod resumed;
 

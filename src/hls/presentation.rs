@@ -16,9 +16,10 @@ use crate::media::{Epoch, Event, TrackId};
 use super::date_range::DateRanges;
 use super::leaving::{Departed, Leaving};
 use super::media_playlist::{MediaPlaylist, Window};
-use super::multivariant::{self, Choice, Measured, Multivariant, Said};
+use super::multivariant::{self, Choice, Multivariant, Said};
 use super::object::Object;
-use super::resumed::{self, Resumed};
+use super::rendition::{PutHeader, Rendition};
+use super::resumed::Resumed;
 
 /// How much of the leading rendition is listed before the multivariant playlist goes out without a rendition that was
 /// announced and has nothing to list yet, in microseconds.
@@ -42,100 +43,6 @@ pub struct Presentation {
     /// Segments of which something could not be written before they were complete.
     lost: Vec<(TrackId, u64)>,
     actions: VecDeque<Action>,
-}
-
-#[derive(Debug)]
-struct Rendition {
-    track: TrackId,
-    /// Known with its first header, or after a restart with the next.
-    configuration: Option<Configuration>,
-    captions: Captions,
-    playlist: Option<MediaPlaylist>,
-    measured: Measured,
-    /// Headers that were put and not deleted, oldest first.
-    headers: VecDeque<PutHeader>,
-    /// What was ever listed, in microseconds.
-    listed_us: u64,
-    /// After a restart: segments that are there and were never listed.
-    unlisted: Vec<u64>,
-    /// The segment that was written to last.
-    open: Option<(u64, Key)>,
-}
-
-#[derive(Debug)]
-struct PutHeader {
-    number: u32,
-    /// RFC 6381; not known of some headers of a former process.
-    codec: Option<String>,
-    body: Bytes,
-}
-
-impl Rendition {
-    fn resume(found: &resumed::Rendition, window: Window, target_duration_s: u64, gone_before: u64) -> Self {
-        let resumed::Rendition { id, playlist, sizes, headers, unlisted, .. } = found;
-        let track = *id;
-        let mut discontinuities = playlist.discontinuity_sequence;
-        let mut measured = Measured::default();
-        let numbered = (playlist.media_sequence..).zip(&playlist.entries).zip(sizes);
-        let segments = numbered.map(|((number, entry), size)| {
-            discontinuities += u64::from(entry.is_discontinuous);
-            let segment = Segment {
-                track,
-                number,
-                header: entry.header,
-                start_us: 0,
-                duration_us: entry.duration_us,
-                bytes: *size,
-                samples: 0,
-                usual_sample_us: 0,
-                is_discontinuous: entry.is_discontinuous,
-                discontinuities,
-                // The playlist says it of all.
-                is_independent: true,
-                is_gap: entry.is_gap || *size == 0,
-            };
-            measured.add_listed(&segment, target_duration_s);
-            (segment, entry.program_date_time_us)
-        });
-        let playlist =
-            MediaPlaylist::resume(window, target_duration_s, playlist.are_segments_independent, gone_before, segments);
-        let headers = headers
-            .iter()
-            .map(|header| PutHeader {
-                number: header.number,
-                codec: header.track.as_ref().map(|track| track.configuration.rfc6381()),
-                body: header.body.clone(),
-            })
-            .collect();
-        Self {
-            track,
-            configuration: None,
-            captions: Captions::default(),
-            listed_us: playlist.duration_us(),
-            playlist: Some(playlist),
-            measured,
-            headers,
-            unlisted: unlisted.clone(),
-            open: None,
-        }
-    }
-
-    fn said(&self) -> Said {
-        let Self { track, captions, ref headers, ref measured, .. } = *self;
-        let headers = headers.front().zip(headers.back()).map(|(oldest, latest)| (oldest.number, latest.number));
-        Said { track, headers, captions, rates: measured.rates() }
-    }
-
-    /// The codecs of all headers that the playlist may name, the latest first (Apple 9.1).
-    fn codecs(&self) -> Vec<String> {
-        let mut codecs: Vec<String> = Vec::new();
-        for codec in self.headers.iter().rev().filter_map(|header| header.codec.as_ref()) {
-            if !codecs.contains(codec) {
-                codecs.push(codec.clone());
-            }
-        }
-        codecs
-    }
 }
 
 impl Presentation {
@@ -192,17 +99,7 @@ impl Presentation {
     /// A rendition will come.
     pub fn expect_rendition(&mut self, track: TrackId, configuration: &Configuration) {
         if !self.renditions.iter().any(|rendition| rendition.track == track) {
-            self.renditions.push(Rendition {
-                track,
-                configuration: Some(configuration.clone()),
-                captions: Captions::default(),
-                playlist: None,
-                measured: Measured::default(),
-                headers: VecDeque::new(),
-                listed_us: 0,
-                unlisted: Vec::new(),
-                open: None,
-            });
+            self.renditions.push(Rendition::new(track, Some(configuration.clone())));
             self.renditions.sort_by_key(|rendition| rendition.track);
         }
     }
@@ -267,7 +164,7 @@ impl Presentation {
         rendition.measured.add(&segment, target_duration_s);
         rendition.listed_us += segment.duration_us;
         let playlist = rendition.playlist.get_or_insert_with(|| MediaPlaylist::new(window, target_duration_s));
-        let mut removed = playlist.catch_up(&rendition.unlisted, &self.listed_before, &segment);
+        playlist.catch_up(&rendition.unlisted, &self.listed_before, &segment);
         // A track that comes back later than the others after a restart does not know that it is behind a discontinuity.
         let is_behind = playlist.last().is_some_and(|last| last.discontinuities < segment.discontinuities);
         let segment = Segment { is_discontinuous: segment.is_discontinuous || is_behind, ..segment };
@@ -276,12 +173,20 @@ impl Presentation {
             self.listed_before.entry(segment.number).or_insert((segment.duration_us, segment.is_discontinuous));
             self.listed_before.pop_first();
         }
-        removed.extend(playlist.push(segment, program_date_time_us));
-        self.leaving.add(track, removed, now);
-        self.forget_date_ranges();
-        self.put_media_playlist(track);
+        playlist.push(segment, program_date_time_us);
+        rendition.is_behind = true;
+        self.list_due(now);
         self.refresh_multivariant();
         self.handle_time(now);
+    }
+
+    /// Nothing more comes for now: what is complete is listed.
+    pub fn interrupt(&mut self, now: Duration) {
+        for position in 0..self.renditions.len() {
+            if self.renditions[position].is_behind {
+                self.list(position, now);
+            }
+        }
     }
 
     /// Nothing will be added: all playlists say so, once. What has left one leaves all: a rendition that ended before the
@@ -290,22 +195,26 @@ impl Presentation {
         if std::mem::replace(&mut self.is_ended, true) {
             return;
         }
+        for position in 0..self.renditions.len() {
+            self.roll(position, now);
+        }
         let playlists = self.renditions.iter().filter_map(|rendition| rendition.playlist.as_ref());
         let gone_before = playlists.map(MediaPlaylist::gone_before).max().unwrap_or(0);
         for position in 0..self.renditions.len() {
             let rendition = &mut self.renditions[position];
+            rendition.is_behind = false;
             let track = rendition.track;
             if let Some(playlist) = &mut rendition.playlist {
-                let removed = playlist.end(gone_before);
-                self.leaving.add(track, removed, now);
+                self.leaving.add(track, playlist.end(gone_before), now);
                 self.put_media_playlist(track);
             }
         }
         self.refresh_multivariant();
     }
 
-    /// Deletes what may be deleted by now.
+    /// Lists and deletes what is due by now.
     pub fn handle_time(&mut self, now: Duration) {
+        self.list_due(now);
         while let Some(departed) = self.leaving.next(now, self.renditions.len()) {
             let Departed { track, number, may_exist, .. } = departed;
             if may_exist {
@@ -364,9 +273,14 @@ impl Presentation {
         (self.key(object) == *key).then_some(object)
     }
 
-    /// When the next object may be deleted, on the monotonic clock.
+    /// When [`Self::handle_time`] has something to do, on the monotonic clock.
     pub fn deadline(&self) -> Option<Duration> {
-        self.leaving.deadline()
+        [self.lists_at(), self.leaving.deadline()].into_iter().flatten().min()
+    }
+
+    /// When it has something to list.
+    pub fn lists_at(&self) -> Option<Duration> {
+        self.renditions.iter().filter_map(Rendition::lists_at).min()
     }
 
     /// The next action; drain them after each input.
@@ -399,6 +313,33 @@ impl Presentation {
         let playlists = self.renditions.iter().filter_map(|rendition| rendition.playlist.as_ref());
         if let Some(first_us) = playlists.filter_map(MediaPlaylist::start_date_time_us).min() {
             self.date_ranges.forget_before(first_us);
+        }
+    }
+
+    /// Lists what is due by now.
+    fn list_due(&mut self, now: Duration) {
+        for position in 0..self.renditions.len() {
+            if self.renditions[position].lists_at().is_some_and(|at| at <= now) {
+                self.list(position, now);
+            }
+        }
+    }
+
+    /// Has viewers see all that is complete of a rendition.
+    fn list(&mut self, position: usize, now: Duration) {
+        self.roll(position, now);
+        self.forget_date_ranges();
+        let rendition = &mut self.renditions[position];
+        (rendition.put_at, rendition.is_behind) = (Some(now), false);
+        let track = rendition.track;
+        self.put_media_playlist(track);
+    }
+
+    /// What leaves a rendition's playlist is leaving.
+    fn roll(&mut self, position: usize, now: Duration) {
+        let Rendition { track, playlist, .. } = &mut self.renditions[position];
+        if let Some(playlist) = playlist {
+            self.leaving.add(*track, playlist.roll(), now);
         }
     }
 

@@ -211,6 +211,11 @@ impl Broadcast {
         self.packager.deadline().map(|deadline| self.clock.instant(deadline))
     }
 
+    /// When [`handle_time`](Self::handle_time) has something to list.
+    pub(super) fn lists_at(&self) -> Option<Instant> {
+        self.packager.lists_at().map(|at| self.clock.instant(at))
+    }
+
     /// Until when nothing that comes changes what viewers see, as far as can be foreseen.
     pub(super) fn quiet_until(&self) -> Option<Instant> {
         self.packager.quiet_until().map(|until| self.clock.instant(until))

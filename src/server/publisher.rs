@@ -346,8 +346,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
 
     fn next_alarm(&self) -> Instant {
         let Some(Live { broadcast, .. }) = &self.live else { return self.deadline };
-        // What is due of the broadcast, deletions, waits for the next bytes, or until the publisher is silent.
-        [broadcast.retry_at(), self.wire.sends_at()].into_iter().flatten().fold(self.deadline, Instant::min)
+        // Deletions wait for the next bytes, or until the publisher is silent.
+        [broadcast.lists_at(), broadcast.retry_at(), self.wire.sends_at()]
+            .into_iter()
+            .flatten()
+            .fold(self.deadline, Instant::min)
     }
 
     fn handle_time(&mut self, could_read: bool, now: Instant) -> Option<Ending> {
