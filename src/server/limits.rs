@@ -298,25 +298,25 @@ impl Bitrate {
 /// Watches the changes of decoder configurations: each costs viewers a header and a discontinuity.
 #[derive(Debug)]
 pub(super) struct Configurations {
-    since: Instant,
+    /// On the monotonic clock.
+    since: Duration,
     before: u64,
 }
 
 impl Configurations {
     /// Counts from `seen` configurations on.
-    pub(super) fn new(seen: u64) -> Self {
-        Self { since: Instant::now(), before: seen }
+    pub(super) fn new(seen: u64, now: Duration) -> Self {
+        Self { since: now, before: seen }
     }
 
     /// Takes note that `seen` configurations have come.
-    pub(super) fn check(&mut self, seen: u64) -> Result<(), Reached> {
+    pub(super) fn check(&mut self, seen: u64, now: Duration) -> Result<(), Reached> {
         if seen == self.before {
             return Ok(());
         }
         if seen - self.before > CONFIGURATIONS_A_MINUTE {
             return Err(Reached::Configurations(CONFIGURATIONS_A_MINUTE));
         }
-        let now = Instant::now();
         if now >= self.since + MINUTE {
             *self = Self { since: now, before: seen };
         }

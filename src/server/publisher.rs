@@ -444,7 +444,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'a, S> {
                         live.broadcast.set_source(source(self.peer, Some(&printable(encoder))));
                     }
                     live.broadcast.handle_tag(tag, received_at);
-                    if let Err(reached) = live.configurations.check(live.broadcast.configurations()) {
+                    if let Err(reached) =
+                        live.configurations.check(live.broadcast.configurations(), received_at.monotonic)
+                    {
                         self.reached = Some(reached);
                         return;
                     }

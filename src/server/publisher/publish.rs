@@ -92,7 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Pace + Unpin> Session<'_, S> {
         };
         broadcast.set_source(source(peer, self.encoder.as_deref()));
         let received = self.wire.received();
-        let configurations = Configurations::new(broadcast.configurations());
+        let configurations = Configurations::new(broadcast.configurations(), self.context.clock.now().monotonic);
         self.live = Some(Live {
             broadcast,
             claim,
