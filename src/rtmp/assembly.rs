@@ -1,9 +1,9 @@
 //! Where message bodies grow.
 //!
 //! Audio bodies are cut from one block after the other, video bodies from others: far less than one allocation a
-//! message, and audio, which is held back longer than video, keeps no video alive. A block that is full is its thread's:
-//! once its bodies are all written it is used again, by whichever connection is read there next, while the processor's
-//! cache still holds it.
+//! message, and audio, which is held back longer than video, keeps no video alive. A key frame has a block of its own. A
+//! block that is full is its thread's: once its bodies are all written it is used again, by whichever connection is read
+//! there next, while the processor's cache still holds it.
 //!
 //! ```text
 //! block  ┌────────┬──────┬───────────┬─────────────────┐
@@ -33,7 +33,7 @@ impl Assembly {
     pub(super) fn begin(&mut self, type_id: u8, length: usize) -> BytesMut {
         match self.spare(type_id) {
             None => BytesMut::with_capacity(length.min(FIRST_BYTES)),
-            Some((_, kind)) if length > kind.block_bytes() => BytesMut::with_capacity(length.min(LARGE_BYTES)),
+            Some((_, kind)) if length > kind.block_bytes() => take_large(length),
             Some((spare, kind)) => kind.take(spare, length),
         }
     }
@@ -54,9 +54,12 @@ impl Assembly {
     pub(super) fn finish(&mut self, type_id: u8, body: &mut BytesMut) -> Bytes {
         let mut body = mem::take(body);
         match self.spare(type_id) {
-            Some((spare, _)) => {
+            Some((spare, kind)) => {
+                let block_bytes = body.capacity();
                 let finished = body.split().freeze();
-                if body.capacity() > spare.capacity() {
+                if finished.len() > kind.block_bytes() {
+                    keep_large(body, block_bytes);
+                } else if body.capacity() > spare.capacity() {
                     *spare = body;
                 }
                 finished
@@ -91,6 +94,8 @@ enum Kind {
 thread_local! {
     /// The ends of full blocks of each kind, the oldest first: each can be used again once nobody holds a body of it.
     static FULL: RefCell<[VecDeque<BytesMut>; 2]> = const { RefCell::new([VecDeque::new(), VecDeque::new()]) };
+    /// The end of the block of one body that is larger than other blocks, mostly a key frame, and that block's size.
+    static LARGE: RefCell<(BytesMut, usize)> = RefCell::new((BytesMut::new(), 0));
 }
 
 impl Kind {
@@ -128,6 +133,26 @@ impl Kind {
             free.unwrap_or_else(|| BytesMut::with_capacity(self.block_bytes()))
         })
     }
+}
+
+/// An empty buffer for a body that is larger than blocks are: where the one before was, if that is written.
+fn take_large(length: usize) -> BytesMut {
+    LARGE.with_borrow_mut(|(end, block_bytes)| {
+        if end.try_reclaim(length) {
+            *block_bytes = 0;
+            return mem::take(end);
+        }
+        BytesMut::with_capacity(length.min(LARGE_BYTES))
+    })
+}
+
+/// Keeps the end of a large body's block, unless a larger one is there.
+fn keep_large(end: BytesMut, block_bytes: usize) {
+    LARGE.with_borrow_mut(|kept| {
+        if (kept.1..=LARGE_BYTES).contains(&block_bytes) {
+            *kept = (end, block_bytes);
+        }
+    });
 }
 
 /// Reserved for a body outside the blocks before its first byte.
@@ -170,6 +195,24 @@ mod tests {
         drop(first);
         // The thread has the block still: nothing but its turn brings it back.
         assert_eq!(fill(&mut third).as_ptr(), start);
+    }
+
+    #[test]
+    fn a_key_frame_is_where_the_one_before_was_if_that_is_written() {
+        let [mut one, mut second] = [(); 2].map(|()| Assembly { takes_blocks: true, ..Assembly::default() });
+        let key_frame = |assembly: &mut Assembly, length: usize| {
+            let mut body = assembly.begin(type_id::VIDEO, length);
+            Assembly::extend(&mut body, &[1].repeat(length), length);
+            assembly.finish(type_id::VIDEO, &mut body)
+        };
+        let first = key_frame(&mut one, 300_000);
+        let start = first.as_ptr();
+        let held = key_frame(&mut second, 100_000);
+        assert_ne!(held.as_ptr(), start, "somebody holds it");
+        drop(first);
+        assert_eq!(key_frame(&mut second, 200_000).as_ptr(), start);
+        let larger = key_frame(&mut one, 400_000).as_ptr();
+        assert_eq!(key_frame(&mut second, 100_000).as_ptr(), larger);
     }
 
     #[test]
