@@ -6,9 +6,10 @@
 mod common;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use common::output::Output;
+use common::output::{Output, files};
 use common::peer::{self, FilmTag, Peer, films, media, message};
 use common::server::Server;
 
@@ -61,6 +62,27 @@ fn all_pictures_come_out_though_the_sound_is_refused() {
     let nellymoser = |at: u32| (8, at, vec![0x6E; 64]);
     let film: Vec<_> = pictures.into_iter().flat_map(|tag| [nellymoser(tag.1), tag]).collect();
     assert_whole(&film, samples);
+}
+
+#[test]
+fn what_came_before_a_pause_is_listed_though_nothing_follows() {
+    let server = Server::start();
+    // Its segments are complete in no time.
+    let film: Vec<_> = films(&peer::film()).filter(|tag| tag.0 == 8).take(5_000).collect();
+    for round in 0..ROUNDS {
+        let name = format!("pauses{round}");
+        let mut peer = Peer::publishing(server.address(), "live", &name);
+        for tag in &film {
+            assert!(peer.send(&media(tag)), "{name}: cut off");
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        let files = files(&server.folder().join("live").join(&name));
+        let number = |path: &PathBuf| path.file_stem()?.to_str()?.strip_prefix("audio-")?.parse::<u32>().ok();
+        let last = files.iter().filter_map(number).max().unwrap();
+        let playlist = files.iter().find(|path| path.ends_with("audio.m3u8")).unwrap();
+        let text = std::fs::read_to_string(playlist).unwrap();
+        assert!(text.ends_with(&format!("\naudio-{last}.mp4\n")), "{name}: audio-{last}.mp4 is not listed:\n{text}");
+    }
 }
 
 /// How many Acknowledgements (§5.4.3) are in what was heard.
