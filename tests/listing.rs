@@ -7,7 +7,7 @@ use std::time::Duration;
 use upscope::hls::Window;
 
 use crate::core::memory::{Broadcast, settings};
-use crate::core::tags::{AVC, picture, video_header};
+use crate::core::tags::{AAC, AVC, audio_header, picture, sound, video_header};
 
 /// How long what is complete may wait to be listed.
 const LONGEST: Duration = Duration::from_millis(50);
@@ -79,4 +79,23 @@ fn what_was_complete_before_an_interruption_is_listed_with_it() {
     let Listed { mut broadcast, .. } = listed(Window::Segments(1000), Duration::from_millis(2));
     broadcast.interrupt();
     assert_eq!(entries(&broadcast) as u64, broadcast.packager.totals().segments);
+}
+
+#[test]
+fn a_film_of_pictures_and_sound_ends_without_a_leap() {
+    // The judge sees to it here too, whatever was listed of either before.
+    for length_ms in (1..60).map(|number| number * 1_300) {
+        let mut broadcast = Broadcast::new(upscope::packager::Settings { window: Window::Segments(3), ..settings() });
+        broadcast.tag(video_header(0, AVC[0]));
+        broadcast.tag(audio_header(0, AAC[0]));
+        for at in (0..length_ms).step_by(100) {
+            broadcast.packager.handle_tag(picture(at, at % 2_000 == 0), broadcast.now);
+            // The sound ends first.
+            if at < length_ms * 3 / 4 {
+                broadcast.packager.handle_tag(sound(at), broadcast.now);
+            }
+            broadcast.wait(Duration::from_micros(100));
+        }
+        broadcast.finish();
+    }
 }

@@ -195,14 +195,12 @@ impl Presentation {
         if std::mem::replace(&mut self.is_ended, true) {
             return;
         }
-        for position in 0..self.renditions.len() {
-            self.roll(position, now);
-        }
+        // Nothing leaves that was never listed.
+        self.interrupt(now);
         let playlists = self.renditions.iter().filter_map(|rendition| rendition.playlist.as_ref());
         let gone_before = playlists.map(MediaPlaylist::gone_before).max().unwrap_or(0);
         for position in 0..self.renditions.len() {
             let rendition = &mut self.renditions[position];
-            rendition.is_behind = false;
             let track = rendition.track;
             if let Some(playlist) = &mut rendition.playlist {
                 self.leaving.add(track, playlist.end(gone_before), now);
@@ -327,20 +325,13 @@ impl Presentation {
 
     /// Has viewers see all that is complete of a rendition.
     fn list(&mut self, position: usize, now: Duration) {
-        self.roll(position, now);
-        self.forget_date_ranges();
         let rendition = &mut self.renditions[position];
-        (rendition.put_at, rendition.is_behind) = (Some(now), false);
         let track = rendition.track;
+        let Some(playlist) = &mut rendition.playlist else { return };
+        self.leaving.add(track, playlist.roll(), now);
+        (rendition.put_at, rendition.is_behind) = (Some(now), false);
+        self.forget_date_ranges();
         self.put_media_playlist(track);
-    }
-
-    /// What leaves a rendition's playlist is leaving.
-    fn roll(&mut self, position: usize, now: Duration) {
-        let Rendition { track, playlist, .. } = &mut self.renditions[position];
-        if let Some(playlist) = playlist {
-            self.leaving.add(*track, playlist.roll(), now);
-        }
     }
 
     fn put_media_playlist(&mut self, track: TrackId) {
