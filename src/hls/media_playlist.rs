@@ -102,7 +102,7 @@ impl MediaPlaylist {
     /// It is to be put: says what leaves, which is nothing that was not put before. Each segment is listed once at least.
     pub(super) fn roll(&mut self) -> Vec<Removed> {
         let mut removed = Vec::new();
-        while removed.len() < self.known && self.is_first_to_go() {
+        while self.known > 0 && self.is_first_to_go() {
             removed.extend(self.remove_first());
         }
         self.known = self.listed.len();
@@ -165,6 +165,7 @@ impl MediaPlaylist {
         let first = self.listed.pop_front()?.segment;
         self.duration_us -= first.duration_us;
         self.gone_before = first.number + 1;
+        self.known = self.known.saturating_sub(1);
         // RFC 8216bis 6.2.2: its duration and that of the longest playlist that held it.
         Some(Removed { segment: first, keep_for: Duration::from_micros(first.duration_us + self.longest_us) })
     }
@@ -178,8 +179,13 @@ impl MediaPlaylist {
         self.listed.is_empty()
     }
 
+    /// It lists what viewers do not know yet.
+    pub(super) fn has_news(&self) -> bool {
+        self.known < self.listed.len()
+    }
+
     /// Viewers do not know half of what is listed.
-    pub(super) fn is_mostly_unknown(&self) -> bool {
+    pub(super) fn is_mostly_news(&self) -> bool {
         2 * self.known <= self.listed.len()
     }
 

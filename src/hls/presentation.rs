@@ -174,19 +174,14 @@ impl Presentation {
             self.listed_before.pop_first();
         }
         playlist.push(segment, program_date_time_us);
-        rendition.is_behind = true;
         self.list_due(now);
         self.refresh_multivariant();
-        self.handle_time(now);
+        self.delete_due(now);
     }
 
     /// Nothing more comes for now: what is complete is listed.
     pub fn interrupt(&mut self, now: Duration) {
-        for position in 0..self.renditions.len() {
-            if self.renditions[position].is_behind {
-                self.list(position, now);
-            }
-        }
+        self.list(now, |_| true);
     }
 
     /// Nothing will be added: all playlists say so, once. What has left one leaves all: a rendition that ended before the
@@ -213,6 +208,10 @@ impl Presentation {
     /// Lists and deletes what is due by now.
     pub fn handle_time(&mut self, now: Duration) {
         self.list_due(now);
+        self.delete_due(now);
+    }
+
+    fn delete_due(&mut self, now: Duration) {
         while let Some(departed) = self.leaving.next(now, self.renditions.len()) {
             let Departed { track, number, may_exist, .. } = departed;
             if may_exist {
@@ -314,24 +313,25 @@ impl Presentation {
         }
     }
 
-    /// Lists what is due by now.
     fn list_due(&mut self, now: Duration) {
-        for position in 0..self.renditions.len() {
-            if self.renditions[position].lists_at().is_some_and(|at| at <= now) {
-                self.list(position, now);
-            }
-        }
+        self.list(now, |at| at <= now);
     }
 
-    /// Has viewers see all that is complete of a rendition.
-    fn list(&mut self, position: usize, now: Duration) {
-        let rendition = &mut self.renditions[position];
-        let track = rendition.track;
-        let Some(playlist) = &mut rendition.playlist else { return };
-        self.leaving.add(track, playlist.roll(), now);
-        (rendition.put_at, rendition.is_behind) = (Some(now), false);
-        self.forget_date_ranges();
-        self.put_media_playlist(track);
+    /// Has viewers see all that is complete of the renditions that have something to list, at a time that `is_due` picks.
+    fn list(&mut self, now: Duration, is_due: impl Fn(Duration) -> bool) {
+        for position in 0..self.renditions.len() {
+            let rendition = &mut self.renditions[position];
+            if !rendition.lists_at().is_some_and(&is_due) {
+                continue;
+            }
+            let track = rendition.track;
+            rendition.put_at = Some(now);
+            if let Some(playlist) = &mut rendition.playlist {
+                self.leaving.add(track, playlist.roll(), now);
+            }
+            self.forget_date_ranges();
+            self.put_media_playlist(track);
+        }
     }
 
     fn put_media_playlist(&mut self, track: TrackId) {

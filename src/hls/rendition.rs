@@ -28,8 +28,6 @@ pub(super) struct Rendition {
     pub(super) playlist: Option<MediaPlaylist>,
     /// When it was put, on the monotonic clock; not known after a restart.
     pub(super) put_at: Option<Duration>,
-    /// It has changed since.
-    pub(super) is_behind: bool,
     pub(super) measured: Measured,
     /// Headers that were put and not deleted, oldest first.
     pub(super) headers: VecDeque<PutHeader>,
@@ -59,7 +57,6 @@ impl Rendition {
             captions: Captions::default(),
             playlist: None,
             put_at: None,
-            is_behind: false,
             measured: Measured::default(),
             headers: VecDeque::new(),
             listed_us: 0,
@@ -124,8 +121,8 @@ impl Rendition {
 
     /// When the playlist is to be put again, on the monotonic clock: after the pause, or before it gets much longer.
     pub(super) fn lists_at(&self) -> Option<Duration> {
-        let playlist = self.playlist.as_ref().filter(|_| self.is_behind)?;
-        let put_at = self.put_at.filter(|_| !playlist.is_mostly_unknown());
+        let playlist = self.playlist.as_ref().filter(|playlist| playlist.has_news())?;
+        let put_at = self.put_at.filter(|_| !playlist.is_mostly_news());
         Some(put_at.map_or(Duration::ZERO, |at| at + LISTING_PAUSE))
     }
 
