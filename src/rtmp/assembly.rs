@@ -33,7 +33,8 @@ impl Assembly {
     pub(super) fn begin(&mut self, type_id: u8, length: usize) -> BytesMut {
         match self.spare(type_id) {
             None => BytesMut::with_capacity(length.min(FIRST_BYTES)),
-            Some((_, kind)) if length > kind.block_bytes() => take_large(length),
+            Some((_, Kind::Video)) if length > Kind::Video.block_bytes() => take_large(length),
+            Some((_, kind)) if length > kind.block_bytes() => BytesMut::with_capacity(length.min(LARGE_BYTES)),
             Some((spare, kind)) => kind.take(spare, length),
         }
     }
@@ -57,10 +58,10 @@ impl Assembly {
             Some((spare, kind)) => {
                 let block_bytes = body.capacity();
                 let finished = body.split().freeze();
-                if finished.len() > kind.block_bytes() {
-                    keep_large(body, block_bytes);
-                } else if body.capacity() > spare.capacity() {
-                    *spare = body;
+                match kind {
+                    Kind::Video if finished.len() > kind.block_bytes() => keep_large(body, block_bytes),
+                    _ if body.capacity() > spare.capacity() => *spare = body,
+                    _ => {}
                 }
                 finished
             }
@@ -94,7 +95,7 @@ enum Kind {
 thread_local! {
     /// The ends of full blocks of each kind, the oldest first: each can be used again once nobody holds a body of it.
     static FULL: RefCell<[VecDeque<BytesMut>; 2]> = const { RefCell::new([VecDeque::new(), VecDeque::new()]) };
-    /// The end of the block of one body that is larger than other blocks, mostly a key frame, and that block's size.
+    /// The end of the block of one picture that is larger than other blocks, mostly a key frame, and that block's size.
     static LARGE: RefCell<(BytesMut, usize)> = RefCell::new((BytesMut::new(), 0));
 }
 
@@ -135,18 +136,15 @@ impl Kind {
     }
 }
 
-/// An empty buffer for a body that is larger than blocks are: where the one before was, if that is written.
+/// An empty buffer for a picture that is larger than blocks are: where the one before was, if that is written.
 fn take_large(length: usize) -> BytesMut {
-    LARGE.with_borrow_mut(|(end, block_bytes)| {
-        if end.try_reclaim(length) {
-            *block_bytes = 0;
-            return mem::take(end);
-        }
-        BytesMut::with_capacity(length.min(LARGE_BYTES))
+    LARGE.with_borrow_mut(|kept| {
+        let is_free = kept.0.try_reclaim(length);
+        if is_free { mem::take(kept).0 } else { BytesMut::with_capacity(length.min(LARGE_BYTES)) }
     })
 }
 
-/// Keeps the end of a large body's block, unless a larger one is there.
+/// Keeps the end of a large picture's block, unless a larger one is there.
 fn keep_large(end: BytesMut, block_bytes: usize) {
     LARGE.with_borrow_mut(|kept| {
         if (kept.1..=LARGE_BYTES).contains(&block_bytes) {
@@ -213,6 +211,19 @@ mod tests {
         assert_eq!(key_frame(&mut second, 200_000).as_ptr(), start);
         let larger = key_frame(&mut one, 400_000).as_ptr();
         assert_eq!(key_frame(&mut second, 100_000).as_ptr(), larger);
+    }
+
+    #[test]
+    fn sound_that_is_held_back_keeps_no_key_frame_s_block() {
+        let mut assembly = Assembly { takes_blocks: true, ..Assembly::default() };
+        let mut body = |type_id: u8, length: usize| {
+            let mut body = assembly.begin(type_id, length);
+            Assembly::extend(&mut body, &[1].repeat(length), length);
+            assembly.finish(type_id, &mut body)
+        };
+        let start = body(type_id::VIDEO, 300_000).as_ptr();
+        let _sound = body(type_id::AUDIO, 20_000);
+        assert_eq!(body(type_id::VIDEO, 300_000).as_ptr(), start);
     }
 
     #[test]
