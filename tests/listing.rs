@@ -5,6 +5,7 @@ mod core;
 use std::time::Duration;
 
 use upscope::hls::Window;
+use upscope::packager::Settings;
 
 use crate::core::memory::{Broadcast, settings};
 use crate::core::tags::{AAC, AVC, audio_header, picture, sound, video_header};
@@ -25,7 +26,7 @@ struct Listed {
 
 /// Segments of two seconds, one in `every`.
 fn listed(window: Window, every: Duration) -> Listed {
-    let mut broadcast = Broadcast::new(upscope::packager::Settings { window, ..settings() });
+    let mut broadcast = Broadcast::new(Settings { window, ..settings() });
     broadcast.tag(video_header(0, AVC[0]));
     let mut most = 0;
     for number in 0..SEGMENTS {
@@ -85,7 +86,7 @@ fn what_was_complete_before_an_interruption_is_listed_with_it() {
 fn a_film_of_pictures_and_sound_ends_without_a_leap() {
     // The judge sees to it here too, whatever was listed of either before.
     for length_ms in (1..60).map(|number| number * 1_300) {
-        let mut broadcast = Broadcast::new(upscope::packager::Settings { window: Window::Segments(3), ..settings() });
+        let mut broadcast = Broadcast::new(Settings { window: Window::Segments(3), ..settings() });
         broadcast.tag(video_header(0, AVC[0]));
         broadcast.tag(audio_header(0, AAC[0]));
         for at in (0..length_ms).step_by(100) {
