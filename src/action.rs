@@ -129,6 +129,11 @@ impl StreamName {
         &self.0
     }
 
+    /// The RTMP app and the name in it.
+    pub fn split(&self) -> (&str, &str) {
+        self.0.rsplit_once('/').expect("a name has an app")
+    }
+
     /// The key of the multivariant playlist, the one address that others may rely on.
     pub fn index(&self) -> Key {
         Key(format!("{}/{INDEX}", self.0).into())
@@ -246,7 +251,8 @@ mod tests {
 
     #[test]
     fn an_app_may_have_an_instance_path_and_a_trailing_slash() {
-        assert_eq!(StreamName::parse("live/room7/", "a").unwrap().as_str(), "live/room7/a");
+        let name = StreamName::parse("live/room7/", "a").unwrap();
+        assert_eq!((name.as_str(), name.split()), ("live/room7/a", ("live/room7", "a")));
     }
 
     #[test]

@@ -286,10 +286,7 @@ impl Answer {
 
 /// A question or news. A stream key that is known is not passed on: its public name is.
 fn describe(event: &str, wish: Wish<'_>, public: Option<&StreamName>) -> Value {
-    let (app, name) = match public.and_then(|name| name.as_str().rsplit_once('/')) {
-        Some((app, name)) => (app, name),
-        None => (wish.app, wish.stream_key),
-    };
+    let (app, name) = public.map_or((wish.app, wish.stream_key), StreamName::split);
     json!({
         "event": event,
         "app": app,

@@ -143,7 +143,7 @@ impl Entry {
             _ => bail!("its value is neither a name nor a table with one"),
         };
         let public = public_name(name)?;
-        let last_part = public.as_str().rsplit('/').next().unwrap_or_default();
+        let (_, last_part) = public.split();
         let is_public = [name.as_str(), public.as_str(), last_part].iter().any(|text| sha256(text.as_bytes()) == hash);
         ensure!(!is_public, "the public name is the key itself");
         Ok(Self { hash, name: public, expires, bitrate })

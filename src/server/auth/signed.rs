@@ -55,13 +55,13 @@ impl Signer {
     fn sign(&self, stream: &StreamName, expires: u64) -> String {
         let expires = expires.to_string();
         let signature = hmac::sign(&self.0, signed_text(stream, &expires).as_bytes());
-        let name = stream.as_str().rsplit('/').next().unwrap_or_default();
+        let (_, name) = stream.split();
         format!("{name}?exp={expires}&sig={}", hex(signature.as_ref()))
     }
 }
 
 fn signed_text(stream: &StreamName, expires: &str) -> String {
-    let (app, name) = stream.as_str().rsplit_once('/').unwrap_or_default();
+    let (app, name) = stream.split();
     format!("upscope publish\n{app}\n{name}\n{expires}")
 }
 
