@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,8 +23,6 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The command line or the configuration is wrong.
 const USAGE: u8 = 2;
-/// How long work on other threads (a stalled disk) may hold up the end of the process.
-const EXIT_WITHIN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let matches = match command().try_get_matches() {
@@ -156,17 +155,16 @@ fn read_to_string(path: &str) -> std::io::Result<String> {
 }
 
 fn run(job: Job, config: &Config, given: &Given) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Runtime::new().context("start the runtime")?;
-    let result = runtime.block_on(async {
+    // Ends with the process: what a disk holds up until then goes on where it was, and there its timers are.
+    let runtime = ManuallyDrop::new(tokio::runtime::Runtime::new().context("start the runtime")?);
+    runtime.block_on(async {
         // Heard from now on, so that none is missed while starting.
         let stop = stop_signal()?;
         match job {
             Job::Serve => Server::bind(config, WhenTaken::Fail, WhenTaken::Fail)?.run(stop).await,
             Job::Demo => run_demo(config, given, stop).await,
         }
-    });
-    runtime.shutdown_timeout(EXIT_WITHIN);
-    result
+    })
 }
 
 async fn run_demo(config: &Config, given: &Given, stop: impl Future<Output = ()>) -> anyhow::Result<()> {

@@ -1,19 +1,20 @@
 //! The program under a service manager: it says how it is, and an upgrade costs nobody a connection.
 
-#![expect(clippy::disallowed_methods, reason = "time passes")]
+#![expect(clippy::disallowed_methods, reason = "time passes, and the system tells who traces whom")]
 
 mod common;
 
+use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::output::Output;
-use common::peer::{self, Peer, SOON, media};
+use common::peer::{self, Peer, SOON, films, media};
 use common::server::{PROGRAM, Server};
 
 /// What the program tells until `is_enough` or [`SOON`].
@@ -98,4 +99,46 @@ fn an_upgrade_refuses_no_connection_and_the_broadcast_goes_on() {
         assert_eq!(rendition.playlist.discontinuities(), UPGRADES, "{}", rendition.playlist.text);
         assert!(rendition.playlist.entries.iter().all(|entry| !entry.is_gap), "{}", rendition.playlist.text);
     }
+}
+
+/// Has the next write of each thread of the program take 4.3 s from now on. `None` where nobody may trace it.
+fn stall_writes(server: &Server) -> Option<Child> {
+    let pid = server.pid();
+    let arguments = format!("-f -q -o /dev/null -e trace=writev -e inject=writev:delay_enter=4300000:when=1 -p {pid}");
+    let tracer = Command::new("strace").args(arguments.split(' ')).stderr(Stdio::null()).spawn().ok()?;
+    let status = format!("/proc/{pid}/status");
+    let start = Instant::now();
+    while start.elapsed() < SOON {
+        let status = fs::read_to_string(&status).unwrap();
+        if status.contains(&format!("TracerPid:\t{}\n", tracer.id())) {
+            return Some(tracer);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    None
+}
+
+#[test]
+fn a_disk_that_comes_back_while_the_server_stops_is_written_to_and_nothing_breaks() {
+    let server = Server::start_with(&["--ingest-delay", "0"]);
+    let mut peer = Peer::publishing(server.address(), "live", "a");
+    let film = peer::film();
+    let mut tags = films(&film);
+    let mut send_until = |ms: u32| {
+        for tag in tags.by_ref().take_while(|tag| tag.1 < ms) {
+            assert!(peer.send(&media(&tag)));
+        }
+    };
+    send_until(6_000);
+    let Some(mut tracer) = stall_writes(&server) else {
+        return eprintln!("skipped: strace is not installed, or this system lets nobody trace a program");
+    };
+    // Longer than the server waits for its broadcasts, by what it waits for the disk.
+    send_until(10_000);
+    thread::sleep(Duration::from_millis(100));
+    server.signal("TERM");
+    let stopped = server.stopped();
+    let _ = tracer.wait();
+    assert!(stopped.status.success(), "{}", stopped.log);
+    assert!(!stopped.log.contains("panicked"), "{}", stopped.log);
 }

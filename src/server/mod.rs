@@ -78,6 +78,8 @@ use crate::packager::Settings;
 
 /// How long the stop may wait for the callback to hear of the ends.
 const LAST_NEWS_WITHIN: Duration = Duration::from_millis(500);
+/// How long the stop may wait for what stores are at work on.
+const LAST_WORK_WITHIN: Duration = Duration::from_millis(500);
 
 /// Listens, and knows its addresses; [`run`](Self::run) makes it work.
 #[derive(Debug)]
@@ -208,6 +210,7 @@ impl Server {
         context.governor.measure();
         let governor = Arc::clone(&context.governor).run(Arc::clone(&context.registry));
         let _governor = AbortOnDrop::spawn(governor);
+        let work = context.work.clone();
         let broadcasters = listener::serve(self.rtmp, rtmps, tasks, context, stop_word);
         tokio::pin!(broadcasters);
         let manager = Manager::from_env();
@@ -221,8 +224,9 @@ impl Server {
         manager.tell_stopping();
         stopper.stop();
         broadcasters.await;
-        // A callback that does not answer holds up nobody for long.
+        // A callback or a disk that does not answer holds up nobody for long.
         let _ = timeout(LAST_NEWS_WITHIN, door.has_told()).await;
+        let _ = timeout(LAST_WORK_WITHIN, work.is_done()).await;
         tracing::info!("stopped");
         Ok(())
     }

@@ -23,6 +23,8 @@ use tokio::task::spawn_blocking;
 const REST: Duration = Duration::from_micros(if cfg!(test) { 100 } else { 10_000 });
 /// Work that takes longer than this holds up nobody any more.
 const STUCK_AFTER: Duration = Duration::from_millis(50);
+/// How often it is looked whether all is done, at the end.
+const LOOK: Duration = Duration::from_millis(5);
 /// So much work for one thread is shared with another core.
 const MUCH: usize = 64;
 
@@ -56,6 +58,13 @@ struct State {
     resting: usize,
 }
 
+impl State {
+    /// Nothing is waiting or at work.
+    fn is_done(&self) -> bool {
+        self.waiting.is_empty() && self.threads.len() == self.resting
+    }
+}
+
 enum Work {
     Once(Box<dyn FnOnce() + Send>),
     Step(Arc<Task>),
@@ -77,6 +86,13 @@ impl WorkQueue {
             work();
         } else {
             self.0.push(Work::Once(Box::new(work)), is_large);
+        }
+    }
+
+    /// Waits until nothing is waiting or at work. Cancel safe.
+    pub(super) async fn is_done(&self) {
+        while !self.0.lock().is_done() {
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -309,6 +325,7 @@ mod tests {
     use std::sync::mpsc;
 
     use tokio::sync::oneshot;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -399,6 +416,20 @@ mod tests {
         assert!(is_dropped.await.is_err());
         let panics = tokio::spawn(async move { queue.run(async { panic!("as part of a test") }).await });
         assert!(panics.await.unwrap_err().is_panic());
+    }
+
+    #[tokio::test]
+    async fn all_is_done_when_nothing_waits_or_is_at_work() {
+        let queue = WorkQueue::start();
+        queue.is_done().await;
+        let (release, released) = mpsc::channel::<()>();
+        queue.push(false, move || released.recv().unwrap());
+        timeout(STUCK_AFTER, queue.is_done()).await.unwrap_err();
+        let (done, is_done) = oneshot::channel();
+        queue.push(false, move || done.send(()).unwrap());
+        release.send(()).unwrap();
+        queue.is_done().await;
+        assert_eq!(is_done.await, Ok(()));
     }
 
     #[tokio::test]
