@@ -155,7 +155,7 @@ fn read_to_string(path: &str) -> std::io::Result<String> {
 }
 
 fn run(job: Job, config: &Config, given: &Given) -> anyhow::Result<()> {
-    // Ends with the process: what a disk holds up until then goes on where it was, and there its timers are.
+    // Ends with the process: whatever a disk holds up until then may still go on, and finds its timers.
     let runtime = ManuallyDrop::new(tokio::runtime::Runtime::new().context("start the runtime")?);
     runtime.block_on(async {
         // Heard from now on, so that none is missed while starting.
