@@ -47,10 +47,9 @@ def decode(url, program="ffmpeg"):
 def compare(source, served, jitter_ms):
     """Every packet of the source once, in order, at its time. Returns what to tell.
 
-    Audio that lies before the first picture may be absent: a timeline may begin at the first key frame. A live source on a
-    busy machine may give one packet of sound a time off its beat; the server evens that out, so the packet's neighbours count.
+    Audio that lies before the first picture may be absent: a timeline may begin at the first key frame.
     """
-    deviations, stumbles = {}, {}
+    deviations = {}
     for kind in ("video", "audio"):
         there, here = source[kind], served[kind]
         if kind == "audio" and source["video"]:
@@ -62,23 +61,14 @@ def compare(source, served, jitter_ms):
         if [each.hash for each in there] != [each.hash for each in here]:
             raise AssertionError(f"{kind}: {len(there)} packets in, {len(here)} out; {_first_differences(there, here)}")
         deviations[kind] = [b.pts - a.pts for a, b in zip(there, here)]
-        stumbles[kind] = _stumbles(there) if kind == "audio" else [0] * len(there)
 
     shift = {kind: statistics.median(values) for kind, values in deviations.items() if values}
     for kind, values in deviations.items():
-        jitters = (min(abs(value - shift[kind]), abs(value + off - shift[kind])) for value, off in zip(values, stumbles[kind]))
-        jitter = max(jitters, default=0)
+        jitter = max((abs(value - shift[kind]) for value in values), default=0)
         assert jitter <= jitter_ms, f"{kind}: a packet is {jitter:.1f} ms off its time"
     offset = shift["audio"] - shift["video"] if len(shift) == 2 else 0
     assert abs(offset) <= 1, f"audio has moved by {offset:+.1f} ms against video"
     return f"{len(served['video'])} video and {len(served['audio'])} audio packets, A/V offset {offset:+.2f} ms"
-
-
-def _stumbles(packets):
-    """How far each packet is from the middle of its neighbours, in ms."""
-    times = [each.pts for each in packets]
-    inner = [now - (before + after) / 2 for before, now, after in zip(times, times[1:], times[2:])]
-    return [0, *inner, 0][:len(times)]
 
 
 def _first_differences(there, here, limit=4):

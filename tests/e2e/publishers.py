@@ -52,7 +52,8 @@ def ffmpeg_live(program, name, title):
 def gstreamer_live(name, title):
     kept = MEDIA / f"{name}.flv"
     return Publisher(name, title, kept, lambda url: [
-        "gst-launch-1.0", "-e", "flvmux", "name=mux", "streamable=true", "!", "tee", "name=both",
+        # On a busy machine the muxer would not wait for sound that is late, and would give it the time of the picture before.
+        "gst-launch-1.0", "-e", "flvmux", "name=mux", "streamable=true", "latency=1000000000", "!", "tee", "name=both",
         "both.", "!", "queue", "!", "rtmp2sink", f"location={url}",
         "both.", "!", "queue", "!", "filesink", f"location={kept}",
         "videotestsrc", "is-live=true", f"num-buffers={30 * LIVE_SECONDS}", "!", "video/x-raw,width=640,height=360,framerate=30/1",
