@@ -105,11 +105,9 @@ fn an_upgrade_refuses_no_connection_and_the_broadcast_goes_on() {
 fn stall_writes(server: &Server) -> Option<Child> {
     let pid = server.pid();
     let arguments = format!("-f -q -o /dev/null -e trace=writev -e inject=writev:delay_enter=4300000:when=1 -p {pid}");
-    let tracer = Command::new("strace").args(arguments.split(' ')).stderr(Stdio::null()).spawn().ok()?;
-    let status = format!("/proc/{pid}/status");
-    let start = Instant::now();
-    while start.elapsed() < SOON {
-        let status = fs::read_to_string(&status).unwrap();
+    let mut tracer = Command::new("strace").args(arguments.split(' ')).stderr(Stdio::null()).spawn().ok()?;
+    while tracer.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         if status.contains(&format!("TracerPid:\t{}\n", tracer.id())) {
             return Some(tracer);
         }

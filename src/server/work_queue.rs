@@ -58,13 +58,6 @@ struct State {
     resting: usize,
 }
 
-impl State {
-    /// Nothing is waiting or at work.
-    fn is_done(&self) -> bool {
-        self.waiting.is_empty() && self.threads.len() == self.resting
-    }
-}
-
 enum Work {
     Once(Box<dyn FnOnce() + Send>),
     Step(Arc<Task>),
@@ -89,9 +82,10 @@ impl WorkQueue {
         }
     }
 
-    /// Waits until nothing is waiting or at work. Cancel safe.
+    /// Waits until nothing is waiting or at work, and the last thread has gone. Cancel safe.
     pub(super) async fn is_done(&self) {
-        while !self.0.lock().is_done() {
+        let is_busy = |state: &State| !(state.waiting.is_empty() && state.threads.is_empty());
+        while is_busy(&self.0.lock()) {
             tokio::time::sleep(LOOK).await;
         }
     }
